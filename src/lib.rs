@@ -2,22 +2,22 @@
 #![cfg(unix)]
 
 // A module uses only modules above it in this list; `tests/it/tidy.rs` knows the same list.
-mod child;
-mod command;
-mod communicate;
-mod deadline;
-mod error;
-mod handle;
-mod machine;
-mod output;
-mod pipe;
-mod plan;
-mod signal;
-mod spawn;
-mod status;
-mod stop;
 mod sys;
+mod signal;
+mod status;
+mod deadline;
 mod text;
+mod output;
+mod error;
+mod stop;
+mod pipe;
+mod command;
+mod plan;
+mod handle;
+mod spawn;
+mod machine;
+mod child;
+mod communicate;
 
 pub use child::Child;
 pub use command::{Command, Id, Input, Overflow, Program, Resource, Stdio, quote};

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::{Machine, Stream};
 use crate::output::{Captured, Cause, Output};
 use crate::status::ExitStatus;
+use crate::stop::Stop;
 use block::Ending;
 use std::time::Duration;
 
@@ -195,7 +196,7 @@ impl Child {
 
     /// One conversation. With a stop plan the deadline stops the child; without one it leaves the conversation to be
     /// continued.
-    fn talk(&mut self, input: Input, deadline: Deadline, stop: Option<&crate::Stop>) -> Result<Output, Error> {
+    fn talk(&mut self, input: Input, deadline: Deadline, stop: Option<&Stop>) -> Result<Output, Error> {
         let mut machine = match self.begin(input) {
             Ok(machine) => machine,
             Err(error) => return Err(error.of_command(|| self.handle.line())),

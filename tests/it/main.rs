@@ -1,1 +1,18 @@
-//! Tests.
+//! Behaviour, through the public API: one file per noun. Every test runs in a process of its own and is checked for litter
+//! (see `support`).
+#![allow(unsafe_code)] // raw descriptors and signals of the test's own process
+
+mod support;
+
+mod attributes;
+mod communicate;
+mod descriptors;
+mod errors;
+mod nslookup;
+mod routes;
+mod spawn;
+mod stop;
+mod terminal;
+mod tidy;
+mod verbs;
+mod wait;

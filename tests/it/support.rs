@@ -1,0 +1,159 @@
+//! What the tests share: the helper programs, a process of its own for every test, and the litter check.
+
+use procession::Command;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The helper program in one of its characters; `fixtures/main.rs` lists them.
+pub fn fixture(verb: &str) -> Command {
+    Command::new(fixture_path()).arg(verb)
+}
+
+/// The file of the helper program.
+pub fn fixture_path() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_fixture"))
+}
+
+/// A fixture script.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name)
+}
+
+/// Whether this process may do what root may.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Waits for a fact, for at most ten seconds.
+#[track_caller]
+pub fn wait_for(what: &str, mut fact: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !fact() {
+        assert!(Instant::now() < end, "{what} did not come about");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a process is there and not a zombie.
+pub fn is_running(pid: u32) -> bool {
+    state_of(pid).is_some_and(|state| state != 'Z' && state != 'X')
+}
+
+/// The letter of a process's state, if it is there.
+pub fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
+/// Runs the body in a process of its own, and checks that it leaves no litter: descriptors, threads, children, signal state,
+/// directory, file mode mask and environment are as before. The process is ended by SIGALRM if it takes too long.
+macro_rules! alone {
+    ($body:block) => {{
+        fn here() {}
+        $crate::support::run_alone(std::any::type_name_of_val(&here), || $body)
+    }};
+}
+pub(crate) use alone;
+
+const VARIABLE: &str = "PROCESSION_TEST_ALONE";
+const SECONDS_MAX: u32 = 90;
+
+/// See [`alone!`].
+pub fn run_alone(type_name: &str, body: impl FnOnce()) {
+    let path = type_name.strip_suffix("::here").unwrap_or(type_name);
+    let name = path.split_once("::").map_or(path, |(_crate, name)| name);
+    if std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == *name) {
+        // SAFETY: an integer argument.
+        unsafe { libc::alarm(SECONDS_MAX) };
+        let before = Litter::now();
+        body();
+        before.check();
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(VARIABLE, name)
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let one_passed = stdout.contains("1 passed");
+    assert!(output.status.success() && one_passed, "{}\n{stdout}\n{stderr}", output.status);
+}
+
+/// What a test must leave as it found it.
+#[derive(Debug, PartialEq, Eq)]
+struct Litter {
+    descriptors: BTreeSet<String>,
+    threads: usize,
+    children: Vec<String>,
+    signals: Vec<String>,
+    directory: Option<PathBuf>,
+    environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+}
+
+impl Litter {
+    fn now() -> Litter {
+        let signals = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let wanted = ["SigBlk", "SigIgn", "SigCgt", "Umask"];
+        let signals = signals.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name)));
+        Litter {
+            descriptors: descriptors(),
+            threads: fs::read_dir("/proc/self/task").map_or(0, |tasks| tasks.count()),
+            children: children(),
+            signals: signals.map(str::to_owned).collect(),
+            directory: std::env::current_dir().ok(),
+            environment: std::env::vars_os().collect(),
+        }
+    }
+
+    /// Threads and children that are about to end get a moment.
+    #[track_caller]
+    fn check(&self) {
+        let end = Instant::now() + Duration::from_secs(3);
+        while *self != Litter::now() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(*self, Litter::now(), "the test left litter (left: before, right: after)");
+    }
+}
+
+/// The open descriptors of this process, with what they are.
+pub fn descriptors() -> BTreeSet<String> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };
+    let all = entries.flatten().filter_map(|entry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        Some(format!("{} {}", entry.file_name().to_string_lossy(), link.display()))
+    });
+    // The directory that is being read is open as well.
+    all.filter(|line| !line.contains("/proc/")).collect()
+}
+
+/// The children of this process, zombies included.
+pub fn children() -> Vec<String> {
+    let own = std::process::id().to_string();
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let stats = entries.flatten().filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+    stats
+        .filter(|stat| stat.rsplit_once(')').and_then(|(_, tail)| tail.split_ascii_whitespace().nth(1)) == Some(&own))
+        .map(|stat| stat.split(") ").next().unwrap_or_default().to_owned())
+        .collect()
+}
+
+#[test]
+fn the_litter_check_bites() {
+    alone!({
+        let before = Litter::now();
+        before.check();
+        let file = fs::File::open("/dev/null").unwrap();
+        assert_ne!(before, Litter::now());
+        drop(file);
+        let child = std::process::Command::new("true").spawn().unwrap();
+        assert_ne!(before, Litter::now());
+        let mut child = child;
+        child.wait().unwrap();
+        before.check();
+    });
+}
