@@ -84,7 +84,7 @@ pub fn run_alone(type_name: &str, body: impl FnOnce()) {
 }
 
 /// What a test must leave as it found it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Litter {
     descriptors: BTreeSet<String>,
     threads: usize,
@@ -96,7 +96,7 @@ struct Litter {
 
 impl Litter {
     fn now() -> Litter {
-        let signals = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let signals = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let wanted = ["SigBlk", "SigIgn", "SigCgt", "Umask"];
         let signals = signals.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name)));
         Litter {
@@ -109,6 +109,10 @@ impl Litter {
         }
     }
 
+    fn without_environment(&self) -> Litter {
+        Litter { environment: Vec::new(), ..self.clone() }
+    }
+
     /// Threads and children that are about to end get a moment.
     #[track_caller]
     fn check(&self) {
@@ -116,7 +120,10 @@ impl Litter {
         while *self != Litter::now() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert_eq!(*self, Litter::now(), "the test left litter (left: before, right: after)");
+        let now = Litter::now();
+        assert!(self.environment == now.environment, "the test changed the environment");
+        let (before, after) = (self.without_environment(), now.without_environment());
+        assert_eq!(before, after, "the test left litter (left: before, right: after)");
     }
 }
 
