@@ -96,6 +96,7 @@ impl Job<'_> {
             unsafe { libc::execve(path, self.argv.as_ptr(), self.envp.as_ptr()) };
             match errno::last() {
                 libc::EACCES => errno = libc::EACCES,
+                missing @ (libc::ENOENT | libc::ENOTDIR) if errno != libc::EACCES => errno = missing,
                 libc::ENOENT | libc::ENOTDIR => {}
                 other => {
                     errno = other;
