@@ -160,7 +160,8 @@ fn take(step: &Step) -> Taken {
     }
 }
 
-fn set_action(signal: c_int, ignore: bool) -> Taken {
+/// Lets a signal be ignored, or gives it its default action.
+pub(crate) fn set_action(signal: c_int, ignore: bool) -> Taken {
     // SAFETY: an all-zero sigaction is SIG_DFL with an empty mask and no flags.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };

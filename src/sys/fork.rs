@@ -2,9 +2,9 @@
 //! of things, the environment and the rules of look-up are the same on every route.
 #![allow(unsafe_code)]
 
-use super::after_fork::{Failure, Job};
+use super::after_fork::{self, Failure, Job};
 use super::step::Step;
-use super::{fd, pipe};
+use super::{fd, mask, pipe};
 use std::ffi::{CString, c_char};
 use std::fmt;
 use std::io;
@@ -83,7 +83,13 @@ fn hook(command: &mut process::Command, parts: Parts, writer: OwnedFd) {
     let candidates = Pointers::new(&parts.candidates, false);
     let argv = Pointers::new(&parts.argv, true);
     let envp = Pointers::new(&parts.envp, true);
+    // std gives SIGPIPE its default action before it calls us; what becomes of it is for our steps to say.
+    let ignores_sigpipe = mask::ignores(libc::SIGPIPE);
     let child = move || -> io::Result<()> {
+        if ignores_sigpipe {
+            // A valid number and no handler, so this cannot fail.
+            let _ = after_fork::set_action(libc::SIGPIPE, true);
+        }
         // Capture everything whole: a closure takes only the fields it names, and the strings behind the pointers would be
         // freed before it runs.
         let (parts, candidates, argv, envp) = (&parts, &candidates, &argv, &envp);
