@@ -1,1 +1,45 @@
-//! procession
+#![doc = include_str!("../README.md")]
+#![cfg(unix)]
+
+// A module uses only modules above it in this list; `tests/it/tidy.rs` knows the same list.
+mod child;
+mod command;
+mod communicate;
+mod deadline;
+mod error;
+mod handle;
+mod machine;
+mod output;
+mod pipe;
+mod plan;
+mod signal;
+mod spawn;
+mod status;
+mod stop;
+mod sys;
+mod text;
+
+pub use child::Child;
+pub use command::{Command, Id, Input, Overflow, Program, Resource, Stdio, quote};
+pub use deadline::Deadline;
+pub use error::{Error, ErrorKind};
+pub use handle::{ProcessHandle, StopReport};
+pub use output::{Captured, Cause, Completeness, Output, ProcessEntry, Usage};
+pub use pipe::{PipeReader, PipeWriter, pipe};
+pub use plan::Plan;
+pub use signal::{Signal, UnknownSignal};
+pub use spawn::{SpawnFence, SpawnRoute, spawn_fence};
+pub use status::ExitStatus;
+pub use stop::{Scope, Stop};
+pub use sys::step::Step;
+pub use text::{DecodeError, Decoder, ErrorMode, LineEnd, LineSplitter, Newlines, Text, UnknownEncoding};
+
+/// What was decided and why, what goes wrong with processes, and where to find what Python calls by another name.
+pub mod docs {
+    #[doc = include_str!("../docs/design.md")]
+    pub mod design {}
+    #[doc = include_str!("../docs/gotchas.md")]
+    pub mod gotchas {}
+    #[doc = include_str!("../docs/python.md")]
+    pub mod python {}
+}

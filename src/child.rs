@@ -1,0 +1,277 @@
+//! A process together with the pipe ends we keep. Decides what `wait` does with standard input, and what drop does to a child
+//! that still runs.
+
+use crate::command::{Command, Limit, Stdio};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::handle::{ProcessHandle, StopReport};
+use crate::machine::Machine;
+use crate::output::{Accepted, Usage};
+use crate::pipe::{PipeReader, PipeWriter};
+use crate::plan::Plan;
+use crate::signal::Signal;
+use crate::spawn;
+use crate::status::ExitStatus;
+use crate::stop::Stop;
+use crate::text::Text;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant, SystemTime};
+
+/// A process that was started, with our ends of its pipes.
+///
+/// The pipe ends are there if the stream was [`Stdio::piped`]. Take them to read and write by hand, or let
+/// [`communicate`](Child::communicate) feed and collect without a deadlock.
+///
+/// Dropping a child closes the pipe ends and lets the process go on; it is reaped quietly when it has ended, at the latest by
+/// the next command that is started. With [`Command::kill_on_drop`] it is stopped by its stop plan instead, in bounded time.
+///
+/// ```
+/// use procession::Command;
+///
+/// let mut child = Command::new("cat").pipe_all().spawn()?;
+/// let output = child.communicate("there and back")?;
+/// assert_eq!(output.stdout(), b"there and back");
+/// assert_eq!(child.returncode(), Some(0));
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[doc(alias = "Popen")]
+pub struct Child {
+    /// Our end of its standard input. Dropping it says the end of input.
+    pub stdin: Option<PipeWriter>,
+    /// Our end of its standard output.
+    pub stdout: Option<PipeReader>,
+    /// Our end of its standard error.
+    pub stderr: Option<PipeReader>,
+    pub(crate) handle: ProcessHandle,
+    /// A conversation that was begun and not finished.
+    pub(crate) machine: Option<Machine>,
+    pub(crate) settings: Settings,
+}
+
+/// What a child keeps of its command.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) limits: [Limit; 2],
+    pub(crate) accepted: Accepted,
+    pub(crate) text: Text,
+    pub(crate) stop: Stop,
+    pub(crate) drain: Duration,
+    pub(crate) kill_on_drop: KillOnDrop,
+    pub(crate) started: SystemTime,
+    pub(crate) started_at: Instant,
+}
+
+/// Whether drop stops the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KillOnDrop {
+    No,
+    /// In the process with this number only: a forked copy of the program has another, and must not touch the child.
+    In(u32),
+    /// The child lives within one call.
+    Always,
+}
+
+impl Command {
+    /// Starts the command and returns at once. Streams that are not set are inherited.
+    ///
+    /// The command can be used again.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the request, and every step that fails: see [`ErrorKind`](crate::ErrorKind). Nothing is
+    /// left behind then.
+    pub fn spawn(&self) -> Result<Child, Error> {
+        self.spawn_with(&self.streams)
+    }
+
+    /// Starts the command with streams that a verb has chosen.
+    pub(crate) fn spawn_with(&self, streams: &[Option<Stdio>; 3]) -> Result<Child, Error> {
+        let plan = Plan::resolve(self, streams).map_err(|error| error.of_command(|| self.to_string()))?;
+        if let Some(observer) = &self.observer {
+            observer(self);
+        }
+        let (started, started_at) = (SystemTime::now(), Instant::now());
+        let spawned = spawn::spawn(&plan, &self.hooks)?;
+        Ok(Child {
+            stdin: spawned.stdin,
+            stdout: spawned.stdout,
+            stderr: spawned.stderr,
+            handle: spawned.handle,
+            machine: None,
+            settings: Settings {
+                limits: self.limits,
+                accepted: self.accepted.clone(),
+                text: self.text,
+                stop: self.stop.clone(),
+                drain: self.drain,
+                kill_on_drop: if self.kill_on_drop { KillOnDrop::In(std::process::id()) } else { KillOnDrop::No },
+                started,
+                started_at,
+            },
+        })
+    }
+}
+
+impl Child {
+    /// The process, without the pipes: cheap to clone, usable from any thread.
+    pub fn handle(&self) -> &ProcessHandle {
+        &self.handle
+    }
+
+    /// The process's number.
+    #[doc(alias = "pid")]
+    pub fn id(&self) -> u32 {
+        self.handle.id()
+    }
+
+    /// Closes our end of standard input, if there is one, and waits for the end.
+    ///
+    /// A child that writes more than a pipe holds waits for somebody to read: if standard output or error is piped, use
+    /// [`communicate`](Self::communicate), or read them first.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    pub fn wait(&mut self) -> Result<ExitStatus, Error> {
+        self.stdin = None;
+        self.handle.wait()
+    }
+
+    /// Closes our end of standard input, if there is one, and waits at most this long. `None` if the child still runs then;
+    /// it is not stopped.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
+        self.wait_deadline(Deadline::after(timeout))
+    }
+
+    /// Closes our end of standard input, if there is one, and waits at most until this moment. `None` if the child still runs
+    /// then; it is not stopped.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    pub fn wait_deadline(&mut self, deadline: impl Into<Deadline>) -> Result<Option<ExitStatus>, Error> {
+        self.stdin = None;
+        self.handle.wait_deadline(deadline)
+    }
+
+    /// Looks whether it has ended, without waiting.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
+        self.handle.try_wait()
+    }
+
+    /// Python's name for [`try_wait`](Self::try_wait), with Python's number: the exit code, or minus the signal's number.
+    ///
+    /// # Errors
+    /// If the system refuses to wait.
+    pub fn poll(&self) -> Result<Option<i32>, Error> {
+        self.handle.poll()
+    }
+
+    /// How it ended, if it was waited for: the exit code, or minus the signal's number.
+    pub fn returncode(&self) -> Option<i32> {
+        self.handle.returncode()
+    }
+
+    /// How it ended, if it was waited for.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.handle.status()
+    }
+
+    /// What it used, if it was waited for and nobody else reaped it.
+    #[doc(alias = "rusage")]
+    pub fn usage(&self) -> Option<Usage> {
+        self.handle.usage()
+    }
+
+    /// Sends a signal. `Ok(false)` if the process had ended already: then nothing is sent, to nobody.
+    ///
+    /// # Errors
+    /// If the system does not allow it, because the process changed its user.
+    pub fn send_signal(&self, signal: Signal) -> Result<bool, Error> {
+        self.handle.send_signal(signal)
+    }
+
+    /// Sends a signal to the process group that the child leads. `Ok(false)` if the child had been reaped already.
+    ///
+    /// # Errors
+    /// If it leads no group, or the system does not allow it.
+    #[doc(alias = "killpg")]
+    pub fn send_signal_group(&self, signal: Signal) -> Result<bool, Error> {
+        self.handle.send_signal_group(signal)
+    }
+
+    /// Asks it to end: SIGTERM.
+    ///
+    /// # Errors
+    /// If the system does not allow it.
+    pub fn terminate(&self) -> Result<bool, Error> {
+        self.handle.terminate()
+    }
+
+    /// Ends it: SIGKILL. The process alone; [`stop`](Self::stop) reaches its descendants as well.
+    ///
+    /// # Errors
+    /// If the system does not allow it.
+    pub fn kill(&self) -> Result<bool, Error> {
+        self.handle.kill()
+    }
+
+    /// Stops the process, and what belongs to it, by a plan; returns when all of it has ended or the plan has done everything
+    /// it could. A step that closes standard input closes [`stdin`](Self::stdin).
+    ///
+    /// Output that is piped is not read meanwhile; a conversation that times out stops the child and goes on reading.
+    ///
+    /// # Errors
+    /// If the system does not allow the signals, or refuses to wait.
+    pub fn stop(&mut self, stop: &Stop) -> Result<StopReport, Error> {
+        let stdin = &mut self.stdin;
+        self.handle.stop_closing(stop, &mut || *stdin = None)
+    }
+}
+
+/// The descriptor of the process, which becomes readable when it has ended.
+///
+/// # Panics
+/// If there is none and none can be made; [`ProcessHandle::try_as_fd`] is an error then.
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.handle.try_as_fd() {
+            Ok(fd) => fd,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl fmt::Debug for Child {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Child")
+            .field("handle", &self.handle)
+            .field("stdin", &self.stdin)
+            .field("stdout", &self.stdout)
+            .field("stderr", &self.stderr)
+            .finish_non_exhaustive()
+    }
+}
+
+/// See the type. Never panics; blocks only with `kill_on_drop`, for at most the times of the stop plan.
+impl Drop for Child {
+    fn drop(&mut self) {
+        let stops = match self.settings.kill_on_drop {
+            KillOnDrop::No => false,
+            KillOnDrop::In(owner) => owner == std::process::id(),
+            KillOnDrop::Always => true,
+        };
+        if !stops || self.handle.status().is_some() {
+            return;
+        }
+        // Open pipes would keep a child alive that waits for us to read or to say the end.
+        (self.stdout, self.stderr) = (None, None);
+        // Nobody is left to be told; what survives is reaped later.
+        let stdin = &mut self.stdin;
+        let _ = self.handle.stop_closing(&self.settings.stop, &mut || *stdin = None);
+    }
+}

@@ -1,0 +1,42 @@
+//! How much of a child's output is kept, as a value.
+
+/// What happens when a child writes more than the limit.
+///
+/// ```
+/// use procession::{Command, Overflow};
+///
+/// let seq = Command::new("seq").arg("100000");
+/// let head = seq.clone().capture_limit(4, Overflow::Head).output()?;
+/// assert_eq!(head.stdout(), b"1\n2\n");
+/// let tail = seq.capture_limit(7, Overflow::Tail).output()?;
+/// assert_eq!(tail.stdout(), b"100000\n");
+/// assert_eq!(tail.captured_stdout().dropped(), 588_888);
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overflow {
+    /// The run fails: the child is stopped, and the error holds what was read up to the limit.
+    #[default]
+    Fail,
+    /// The first bytes are kept; the rest is read and counted.
+    Head,
+    /// The last bytes are kept; those before are counted.
+    Tail,
+    /// Half of the limit is kept from the beginning and half from the end.
+    HeadTail,
+}
+
+/// A limit for each captured stream, and what happens beyond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) bytes_max: usize,
+    pub(crate) overflow: Overflow,
+}
+
+/// One gibibyte, then fail.
+impl Default for Limit {
+    fn default() -> Limit {
+        Limit { bytes_max: 1 << 30, overflow: Overflow::Fail }
+    }
+}

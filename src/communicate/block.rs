@@ -1,0 +1,285 @@
+//! The driver for one child: feeds its machine with readiness from one `ppoll`, on the caller's thread. Decides in which order
+//! the facts are looked at: bytes, the stop in progress, the end of the process, the deadline.
+
+use crate::child::Child;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::handle::{self, Progress, Stopper};
+use crate::machine::{Machine, STREAMS, Stream};
+use crate::output::{Cause, ProcessEntry};
+use crate::pipe::PipeReader;
+use crate::stop::Stop;
+use crate::sys::{self, poll, procfs};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// How a conversation ended.
+pub(super) enum Ending {
+    /// The process has ended, or everything was done to end it.
+    Over { cause: Cause, survivors: Vec<ProcessEntry> },
+    /// The deadline came; the conversation can go on.
+    TimedOut,
+}
+
+/// After a stop the pipes get this long at most, whatever the command says: a timeout bounds the whole call.
+const DRAIN_AFTER_STOP: Duration = Duration::from_millis(500);
+/// Without a descriptor that announces the end, this is how often one looks.
+const LOOK: Duration = Duration::from_millis(5);
+/// A pipe that was found full gets this size: it then fits the second-level cache, and larger is slower.
+const PIPE_SIZE: usize = 256 * 1024;
+const PIPE_FULL: usize = 64 * 1024;
+
+/// Runs the conversation.
+pub(super) fn drive(
+    child: &mut Child,
+    machine: &mut Machine,
+    deadline: Deadline,
+    stop: Option<&Stop>,
+) -> Result<Ending, Error> {
+    let mut drive = Drive {
+        child,
+        machine,
+        exited: false,
+        drain: Deadline::NEVER,
+        stopper: None,
+        cause: Cause::Ended,
+        until: Deadline::NEVER,
+    };
+    drive.prepare()?;
+    // What can be written now need not be waited for; what can be read now is most likely nothing.
+    let mut ready = Ready { stdin: true, streams: [false; 2] };
+    loop {
+        drive.transfer(ready)?;
+        match drive.decide(deadline, stop)? {
+            Decision::Over => break,
+            Decision::TimedOut => return Ok(Ending::TimedOut),
+            Decision::Wait => {}
+        }
+        ready = drive.wait()?;
+    }
+    drive.finish()
+}
+
+/// Which ends a transfer will not block on.
+#[derive(Clone, Copy)]
+struct Ready {
+    stdin: bool,
+    streams: [bool; 2],
+}
+
+enum Decision {
+    Wait,
+    Over,
+    TimedOut,
+}
+
+struct Drive<'a> {
+    child: &'a mut Child,
+    machine: &'a mut Machine,
+    /// The process has ended; it is not reaped before the conversation is over.
+    exited: bool,
+    /// Until when pipes may stay open after that.
+    drain: Deadline,
+    stopper: Option<(Stopper, Vec<u64>)>,
+    cause: Cause,
+    /// Until when to wait for readiness.
+    until: Deadline,
+}
+
+impl Drive<'_> {
+    /// Our ends become non-blocking; the child's are other descriptions and stay as they are.
+    fn prepare(&mut self) -> Result<(), Error> {
+        let ends = [
+            self.child.stdin.as_ref().map(|end| end.as_fd()),
+            self.child.stdout.as_ref().map(|end| end.as_fd()),
+            self.child.stderr.as_ref().map(|end| end.as_fd()),
+        ];
+        for end in ends.into_iter().flatten() {
+            sys::fd::set_nonblocking(end).map_err(|error| Error::io("fcntl", error))?;
+        }
+        Ok(())
+    }
+
+    fn transfer(&mut self, ready: Ready) -> Result<(), Error> {
+        if ready.stdin && self.machine.wants_to_write() {
+            let close = match &self.child.stdin {
+                Some(end) => self.machine.write(|bytes| sys::pipe::write(end.as_fd(), bytes)),
+                None => {
+                    self.machine.end_input();
+                    Ok(true)
+                }
+            };
+            if close.map_err(|error| Error::io("write stdin", error))? {
+                self.child.stdin = None;
+            }
+        }
+        for (stream, ready) in STREAMS.into_iter().zip(ready.streams) {
+            if ready && self.machine.wants_to_read(stream) {
+                self.read(stream)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, stream: Stream) -> Result<(), Error> {
+        let (end, step) = match stream {
+            Stream::Stdout => (&mut self.child.stdout, "read stdout"),
+            Stream::Stderr => (&mut self.child.stderr, "read stderr"),
+        };
+        let Some(reader) = end else {
+            self.machine.cut_off(stream, Vec::new());
+            return Ok(());
+        };
+        let mut full = false;
+        let ended = self.machine.read(stream, |buffer, max| {
+            let count = sys::fd::read_append(reader.as_fd(), buffer, max)?;
+            full |= count >= PIPE_FULL;
+            Ok(count)
+        });
+        if full {
+            grow(reader);
+        }
+        if ended.map_err(|error| Error::io(step, error))? {
+            *end = None;
+        }
+        Ok(())
+    }
+
+    /// What the facts mean. Sets `until`.
+    fn decide(&mut self, deadline: Deadline, stop: Option<&Stop>) -> Result<Decision, Error> {
+        if self.machine.overflowed().is_some() && self.stopper.is_none() {
+            let plan = stop.cloned().unwrap_or_else(|| self.child.settings.stop.clone());
+            self.begin_stop(&plan, Cause::Overflow);
+        }
+        if let Some(decision) = self.advance_stop()? {
+            return Ok(decision);
+        }
+        if self.stopper.is_some() {
+            return Ok(Decision::Wait);
+        }
+        // Only the end of the process is left: the last wait reaps it in one call.
+        if self.machine.is_done() && (self.exited || deadline == Deadline::NEVER) {
+            return Ok(Decision::Over);
+        }
+        if self.exited {
+            self.begin_drain(self.child.settings.drain);
+            if self.drain.has_passed() || (stop.is_some() && deadline.has_passed()) {
+                return Ok(Decision::Over);
+            }
+        }
+        if deadline.has_passed() {
+            // One last look: it may have ended while we were not looking.
+            match stop {
+                _ if !self.exited && self.child.handle.has_exited() => {
+                    self.exited = true;
+                    return self.decide(deadline, stop);
+                }
+                None => return Ok(Decision::TimedOut),
+                Some(plan) => {
+                    self.begin_stop(plan, Cause::Timeout);
+                    return self.decide(deadline, stop);
+                }
+            }
+        }
+        self.until = deadline.earlier(self.drain);
+        Ok(Decision::Wait)
+    }
+
+    fn begin_stop(&mut self, plan: &Stop, cause: Cause) {
+        let ends = [self.child.stdout.as_ref(), self.child.stderr.as_ref()];
+        let pipes = ends.into_iter().flatten().filter_map(|end| sys::fd::inode(end.as_fd()).ok()).collect();
+        self.stopper = Some((Stopper::new(plan), pipes));
+        self.cause = cause;
+    }
+
+    fn begin_drain(&mut self, drain: Duration) {
+        if self.drain == Deadline::NEVER {
+            self.drain = Deadline::after(drain);
+        }
+    }
+
+    /// Goes on with the stop, if there is one. A decision if the stop and its drain are over.
+    fn advance_stop(&mut self) -> Result<Option<Decision>, Error> {
+        let Some((stopper, pipes)) = &mut self.stopper else { return Ok(None) };
+        let (stdin, machine) = (&mut self.child.stdin, &mut *self.machine);
+        let mut close_stdin = || {
+            machine.end_input();
+            *stdin = None;
+        };
+        match stopper.advance(&self.child.handle, pipes, &mut close_stdin)? {
+            Progress::Wait(until) => {
+                self.until = until;
+                Ok(None)
+            }
+            Progress::Over => {
+                self.begin_drain(self.child.settings.drain.min(DRAIN_AFTER_STOP));
+                self.until = self.drain;
+                // What exceeds the limit is not read any more, so there is no end of file to wait for.
+                let over = self.machine.is_done() || self.cause == Cause::Overflow || self.drain.has_passed();
+                Ok(over.then_some(Decision::Over))
+            }
+        }
+    }
+
+    /// Waits for readiness, or for `until`.
+    fn wait(&mut self) -> Result<Ready, Error> {
+        let child = &*self.child;
+        let reading = self.machine.overflowed().is_none();
+        let stdin = child.stdin.as_ref().filter(|_| self.machine.wants_to_write());
+        let stdout = child.stdout.as_ref().filter(|_| reading && self.machine.wants_to_read(Stream::Stdout));
+        let stderr = child.stderr.as_ref().filter(|_| reading && self.machine.wants_to_read(Stream::Stderr));
+        let watched = !self.exited;
+        let notice = if watched { child.handle.notice() } else { None };
+        let mut entries = Vec::with_capacity(8);
+        entries.extend(stdin.map(|end| poll::writable(end.as_fd())));
+        entries.extend(stdout.map(|end| poll::readable(end.as_fd())));
+        entries.extend(stderr.map(|end| poll::readable(end.as_fd())));
+        entries.extend(notice.map(poll::readable));
+        if let Some((stopper, _)) = &self.stopper {
+            entries.extend(stopper.descriptors().map(poll::readable));
+        }
+        let blind = watched && notice.is_none();
+        let until = if blind { self.until.earlier(Deadline::after(LOOK)) } else { self.until };
+        poll::wait(&mut entries, until.moment()).map_err(|error| Error::io("poll", error))?;
+        let mut answers = entries.iter().map(poll::is_ready);
+        let mut answer = |asked: bool| asked && answers.next().unwrap_or(false);
+        let ready =
+            Ready { stdin: answer(stdin.is_some()), streams: [answer(stdout.is_some()), answer(stderr.is_some())] };
+        self.exited |= answer(notice.is_some()) || (blind && child.handle.has_exited());
+        Ok(ready)
+    }
+
+    /// Nothing is waited for any more but the reaping of a process that has ended.
+    fn finish(mut self) -> Result<Ending, Error> {
+        for stream in STREAMS {
+            if self.machine.wants_to_read(stream) {
+                let end = match stream {
+                    Stream::Stdout => self.child.stdout.take(),
+                    Stream::Stderr => self.child.stderr.take(),
+                };
+                self.machine.cut_off(stream, end.map(|end| holders(&end)).unwrap_or_default());
+            }
+        }
+        self.machine.end_input();
+        self.child.stdin = None;
+        let Some((stopper, _)) = self.stopper.take() else {
+            self.child.handle.wait_ended(Deadline::NEVER)?;
+            return Ok(Ending::Over { cause: self.cause, survivors: Vec::new() });
+        };
+        let ended = self.child.handle.wait_ended(Deadline::after(LOOK))?;
+        let report = stopper.report(&self.child.handle, ended.map(|ended| ended.status));
+        Ok(Ending::Over { cause: self.cause, survivors: report.survivors().to_vec() })
+    }
+}
+
+/// A wish: an unprivileged user may have used up the quota of pipe pages.
+fn grow(reader: &mut PipeReader) {
+    let _: io::Result<usize> = sys::pipe::set_size(reader.as_fd(), PIPE_SIZE);
+}
+
+/// Who keeps the pipe open.
+fn holders(end: &PipeReader) -> Vec<ProcessEntry> {
+    let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
+    procfs::pipe_holders(inode).into_iter().map(handle::entry).collect()
+}

@@ -1,0 +1,421 @@
+//! One process: wait for it, signal it, stop it. Decides who reaps and when, what becomes of a status that somebody else took,
+//! and that a signal never reaches a process that is not ours.
+//!
+//! A child is reaped by `waitid` on its descriptor, under the same lock as every signal that goes by number, so a number is
+//! never used after the kernel could have given it to another process. Nothing here waits for any child but its own.
+
+mod notice;
+mod orphans;
+mod stopper;
+mod tree;
+
+pub(crate) use notice::Notice;
+pub(crate) use orphans::reap_orphans;
+pub use stopper::StopReport;
+pub(crate) use stopper::{Progress, Stopper};
+pub(crate) use tree::entry;
+
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::output::Usage;
+use crate::signal::Signal;
+use crate::status::ExitStatus;
+use crate::stop::Stop;
+use crate::sys::wait::{self, Patience, Rusage, Who};
+use crate::sys::{self, poll};
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A process that this program started, by a name that never means another process.
+///
+/// Cheap to clone and usable from any thread: several may wait, poll and signal at the same time, and all see the same end.
+/// It holds no pipe. When the last handle is dropped a process that still runs goes on; it is reaped quietly when it has
+/// ended, at the latest by the next command that is started.
+///
+/// ```
+/// use procession::{Command, Signal};
+///
+/// let child = Command::new("sleep").arg("60").spawn()?;
+/// let handle = child.handle().clone();
+/// let waiter = std::thread::spawn(move || handle.wait());
+/// child.send_signal(Signal::TERM)?;
+/// assert_eq!(waiter.join().unwrap()?.signal(), Some(Signal::TERM));
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ProcessHandle {
+    inner: Arc<Inner>,
+}
+
+/// What is known of a new process when its handle is made.
+pub(crate) struct Birth {
+    pub(crate) pid: i32,
+    pub(crate) notice: Notice,
+    pub(crate) line: Arc<str>,
+    pub(crate) leads_group: bool,
+    pub(crate) leads_session: bool,
+    pub(crate) mark: Option<Vec<u8>>,
+    pub(crate) foreground: Option<Foreground>,
+}
+
+/// A terminal whose foreground the child was given, and the group that had it before.
+#[derive(Debug)]
+pub(crate) struct Foreground {
+    pub(crate) terminal: File,
+    pub(crate) before: i32,
+}
+
+struct Inner {
+    birth: Birth,
+    /// Set once, when the process was reaped. The lock is held while a number is used.
+    ended: Mutex<Option<Ended>>,
+}
+
+/// How a process ended and what it used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) usage: Option<Usage>,
+}
+
+impl ProcessHandle {
+    pub(crate) fn new(birth: Birth) -> ProcessHandle {
+        ProcessHandle { inner: Arc::new(Inner { birth, ended: Mutex::new(None) }) }
+    }
+
+    /// The process's number. It stays the same after the end, when the system may have given it to another process.
+    #[doc(alias = "pid")]
+    pub fn id(&self) -> u32 {
+        self.inner.birth.pid as u32
+    }
+
+    /// The descriptor of the process, which becomes readable when it has ended: for a poll or select loop of your own. A
+    /// pidfd where the kernel has them.
+    ///
+    /// # Errors
+    /// If there is none and none can be made, because no descriptors or threads are left.
+    #[doc(alias = "pidfd")]
+    #[doc(alias = "sentinel")]
+    pub fn try_as_fd(&self) -> Result<BorrowedFd<'_>, Error> {
+        self.notice().ok_or_else(|| self.error("pidfd", io::Error::from_raw_os_error(libc::EMFILE)))
+    }
+
+    /// Waits for the end.
+    ///
+    /// A child that waits for the end of its input, or whose full pipes nobody reads, does not end: see
+    /// [`Child::wait`](crate::Child::wait) and [`Child::communicate`](crate::Child::communicate).
+    ///
+    /// # Errors
+    /// If the system refuses to wait. That somebody else took the status is no error: see [`ExitStatus::UNKNOWN`].
+    pub fn wait(&self) -> Result<ExitStatus, Error> {
+        Ok(self.wait_ended(Deadline::NEVER)?.map_or(ExitStatus::UNKNOWN, |ended| ended.status))
+    }
+
+    /// Waits for the end, at most this long. `None` if it still runs then; it is not stopped.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitStatus>, Error> {
+        self.wait_deadline(Deadline::after(timeout))
+    }
+
+    /// Waits for the end, at most until this moment. `None` if it still runs then; it is not stopped.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Result<Option<ExitStatus>, Error> {
+        Ok(self.wait_ended(deadline.into())?.map(|ended| ended.status))
+    }
+
+    /// Looks whether it has ended, without waiting.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>, Error> {
+        Ok(self.reap(Patience::Look)?.map(|ended| ended.status))
+    }
+
+    /// Python's name for [`try_wait`](Self::try_wait), with Python's number: the exit code, or minus the signal's number.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn poll(&self) -> Result<Option<i32>, Error> {
+        Ok(self.try_wait()?.map(ExitStatus::returncode))
+    }
+
+    /// How it ended, if it was waited for: the exit code, or minus the signal's number. Makes no system call.
+    pub fn returncode(&self) -> Option<i32> {
+        self.status().map(ExitStatus::returncode)
+    }
+
+    /// How it ended, if it was waited for. Makes no system call.
+    pub fn status(&self) -> Option<ExitStatus> {
+        self.ended().map(|ended| ended.status)
+    }
+
+    /// What it used, if it was waited for and nobody else reaped it.
+    #[doc(alias = "rusage")]
+    pub fn usage(&self) -> Option<Usage> {
+        self.ended().and_then(|ended| ended.usage)
+    }
+
+    /// Sends a signal. `Ok(false)` if the process had ended already: then nothing is sent, to nobody.
+    ///
+    /// # Errors
+    /// If the system does not allow it, because the process changed its user.
+    pub fn send_signal(&self, signal: Signal) -> Result<bool, Error> {
+        let ended = self.lock();
+        if ended.is_some() {
+            return Ok(false);
+        }
+        let pid = self.inner.birth.pid;
+        let sent = match self.inner.birth.notice.pidfd() {
+            Some(pidfd) => sys::pidfd::send_signal(pidfd, signal.number()),
+            // Not reaped, and the lock is held: the number is still his.
+            None => kill(pid, signal.number()),
+        };
+        drop(ended);
+        match sent {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            Err(error) => Err(self.error("kill", error).detail(format!("cannot send {signal}"))),
+        }
+    }
+
+    /// Asks it to end: SIGTERM.
+    ///
+    /// # Errors
+    /// As [`send_signal`](Self::send_signal).
+    pub fn terminate(&self) -> Result<bool, Error> {
+        self.send_signal(Signal::TERM)
+    }
+
+    /// Ends it: SIGKILL. The process alone; [`stop`](Self::stop) reaches its descendants as well.
+    ///
+    /// # Errors
+    /// As [`send_signal`](Self::send_signal).
+    pub fn kill(&self) -> Result<bool, Error> {
+        self.send_signal(Signal::KILL)
+    }
+
+    /// Sends a signal to the process group that the process leads. `Ok(false)` if it had been reaped already.
+    ///
+    /// # Errors
+    /// If it leads no group (see [`Command::process_group`](crate::Command::process_group)), or the system does not allow it.
+    #[doc(alias = "killpg")]
+    pub fn send_signal_group(&self, signal: Signal) -> Result<bool, Error> {
+        if !self.inner.birth.leads_group {
+            let text = "the process leads no group: use `process_group(0)` or `setsid()`";
+            return Err(Error::invalid(text).of_command(|| self.line()));
+        }
+        let ended = self.lock();
+        if ended.is_some() {
+            return Ok(false);
+        }
+        // Not reaped, and the lock is held: the group's number is still his.
+        let sent = kill(-self.inner.birth.pid, signal.number());
+        drop(ended);
+        match sent {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+            Err(error) => Err(self.error("killpg", error).detail(format!("cannot send {signal}"))),
+        }
+    }
+
+    /// Stops the process, and what belongs to it, by a plan; returns when all of it has ended or the plan has done everything
+    /// it could.
+    ///
+    /// # Errors
+    /// If the system does not allow the signals, or refuses to wait.
+    pub fn stop(&self, stop: &Stop) -> Result<StopReport, Error> {
+        stopper::run(self, stop, &mut || {})
+    }
+
+    /// As [`stop`](Self::stop), for those who hold the pipe to standard input.
+    pub(crate) fn stop_closing(&self, stop: &Stop, close_stdin: &mut dyn FnMut()) -> Result<StopReport, Error> {
+        stopper::run(self, stop, close_stdin)
+    }
+
+    pub(crate) fn line(&self) -> String {
+        self.inner.birth.line.to_string()
+    }
+
+    fn error(&self, step: &'static str, error: io::Error) -> Error {
+        Error::io(step, error).of_command(|| self.line())
+    }
+
+    pub(crate) fn ended(&self) -> Option<Ended> {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Ended>> {
+        // The value is replaced whole, so a panic elsewhere cannot leave it half made.
+        self.inner.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The descriptor that becomes readable at the end, if there is one or one can be made.
+    pub(crate) fn notice(&self) -> Option<BorrowedFd<'_>> {
+        let ended = self.lock();
+        self.inner.birth.notice.fd(self.inner.birth.pid, ended.is_none())
+    }
+
+    /// Waits for the end and reaps. `None` if the deadline came first.
+    pub(crate) fn wait_ended(&self, deadline: Deadline) -> Result<Option<Ended>, Error> {
+        if let Some(ended) = self.ended() {
+            return Ok(Some(ended));
+        }
+        // Nobody else holds the handle, so nobody can want the lock while we wait inside it.
+        if deadline == Deadline::NEVER && Arc::strong_count(&self.inner) == 1 {
+            return self.reap(Patience::Wait);
+        }
+        if !self.wait_exit(deadline)? {
+            return Ok(None);
+        }
+        self.reap_seen(deadline)
+    }
+
+    /// Reaps a process whose end was announced. The announcement can be early: a traced process, or a leader whose other
+    /// threads are still ending, is not reapable for a moment.
+    fn reap_seen(&self, deadline: Deadline) -> Result<Option<Ended>, Error> {
+        let mut pause = Duration::from_micros(100);
+        loop {
+            if let Some(ended) = self.reap(Patience::Look)? {
+                return Ok(Some(ended));
+            }
+            if deadline.has_passed() {
+                return Ok(None);
+            }
+            std::thread::sleep(pause.min(deadline.remaining().unwrap_or(pause)));
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until it has ended and leaves it unreaped. False if the deadline came first.
+    pub(crate) fn wait_exit(&self, deadline: Deadline) -> Result<bool, Error> {
+        if self.ended().is_some() {
+            return Ok(true);
+        }
+        if let Some(fd) = self.notice() {
+            return poll::wait_readable(fd, deadline.moment()).map_err(|error| self.error("poll", error));
+        }
+        if let Some(ended) = self.inner.birth.notice.wait_without_descriptor(deadline) {
+            let ended = ended.map_err(|error| self.error("wait", error))?;
+            let known = ended.map(|status| Ended { status, usage: None });
+            return Ok(known.map(|ended| self.close(&mut self.lock(), ended)).is_some());
+        }
+        self.wait_by_looking(deadline)
+    }
+
+    /// The last resort, with the table of descriptors full: look now and then.
+    fn wait_by_looking(&self, deadline: Deadline) -> Result<bool, Error> {
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if self.has_exited() {
+                return Ok(true);
+            }
+            if deadline.has_passed() {
+                return Ok(false);
+            }
+            std::thread::sleep(pause.min(deadline.remaining().unwrap_or(pause)));
+            pause = (pause * 2).min(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether it has ended; it is not reaped.
+    pub(crate) fn has_exited(&self) -> bool {
+        let ended = self.lock();
+        if ended.is_some() {
+            return true;
+        }
+        match wait::has_ended(self.who(), Patience::Look) {
+            Ok(exited) => exited,
+            // Not ours to wait for: somebody else reaped it, or this is a forked copy of the program.
+            Err(_) => self.inner.birth.notice.pidfd().is_none_or(|fd| readable_now(fd)),
+        }
+    }
+
+    fn who(&self) -> Who<'_> {
+        self.inner.birth.notice.pidfd().map_or(Who::Pid(self.inner.birth.pid), Who::Descriptor)
+    }
+
+    /// Reaps it under the lock. `None` if it has not ended.
+    pub(crate) fn reap(&self, patience: Patience) -> Result<Option<Ended>, Error> {
+        let mut guard = self.lock();
+        if let Some(ended) = *guard {
+            return Ok(Some(ended));
+        }
+        let ended = match wait::reap(self.who(), patience) {
+            Ok(None) => return Ok(None),
+            Ok(Some((raw, usage))) => Ended { status: ExitStatus::from_raw(raw), usage: Some(usage.into()) },
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => match self.status_taken(patience) {
+                Some(status) => Ended { status, usage: None },
+                None => return Ok(None),
+            },
+            Err(error) => return Err(self.error("waitid", error)),
+        };
+        Ok(Some(self.close(&mut guard, ended)))
+    }
+
+    /// The status after somebody else reaped it: from the descriptor where the kernel keeps it (Linux 6.15), else unknown.
+    /// `None` if it still runs, which a forked copy of the program can see.
+    fn status_taken(&self, patience: Patience) -> Option<ExitStatus> {
+        let Some(pidfd) = self.inner.birth.notice.pidfd() else { return Some(ExitStatus::UNKNOWN) };
+        let until = (patience == Patience::Look).then(Instant::now);
+        // A wait that fails cannot be made good; then the answer is "unknown" and not a hang.
+        if let Ok(false) = poll::wait_readable(pidfd, until) {
+            return None;
+        }
+        Some(sys::pidfd::exit_status(pidfd).map_or(ExitStatus::UNKNOWN, ExitStatus::from_raw))
+    }
+
+    /// Keeps the end and gives the terminal back.
+    fn close(&self, guard: &mut Option<Ended>, ended: Ended) -> Ended {
+        if let Some(Foreground { terminal, before }) = &self.inner.birth.foreground {
+            let ours = sys::terminal::foreground(terminal.as_fd());
+            if ours.is_ok_and(|group| group == self.inner.birth.pid) {
+                // If the terminal is gone there is nothing to give back.
+                let _ = sys::terminal::set_foreground(terminal.as_fd(), *before);
+            }
+        }
+        *guard.get_or_insert(ended)
+    }
+}
+
+fn readable_now(fd: BorrowedFd<'_>) -> bool {
+    poll::wait_readable(fd, Some(Instant::now())).unwrap_or(true)
+}
+
+/// kill(2), with the numbers that would reach more than one process kept out.
+fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    if matches!(pid, -1..=1) {
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    sys::wait::kill_number(pid, signal)
+}
+
+impl From<Rusage> for Usage {
+    fn from(usage: Rusage) -> Usage {
+        Usage { user: usage.user, system: usage.system, resident_max: usage.resident_max }
+    }
+}
+
+impl fmt::Debug for ProcessHandle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let status = self.status().map_or_else(|| "running".to_owned(), |status| status.to_string());
+        write!(out, "ProcessHandle({}: {}, {status})", self.id(), self.inner.birth.line)
+    }
+}
+
+/// The last handle is gone: reap now if it has ended, or remember it.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).is_none() {
+            let notice = std::mem::take(&mut self.birth.notice);
+            orphans::adopt(self.birth.pid, notice);
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The descriptor that becomes readable when a process has ended, so that everything above sees one kind of thing: a pidfd
+//! where the kernel has them, else a pipe that a thread closes at the end. Made when it is first needed.
+
+use crate::deadline::Deadline;
+use crate::status::ExitStatus;
+use crate::sys::wait::{self, Patience, Who};
+use crate::sys::{pidfd, pipe};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+use wait_timeout::ChildExt;
+
+/// How the end of one process is announced.
+#[derive(Default)]
+pub(crate) struct Notice {
+    descriptor: OnceLock<Descriptor>,
+    /// Whether to ask the kernel for a pidfd at all.
+    portable: bool,
+    /// The portable engine's child, for timed waits where not even a thread can be had.
+    child: Option<Mutex<process::Child>>,
+}
+
+enum Descriptor {
+    Pidfd(OwnedFd),
+    Pipe(OwnedFd),
+}
+
+impl Notice {
+    /// For a child that the kernel made with a descriptor, or without one because the table was full.
+    pub(crate) fn new(pidfd: Option<OwnedFd>) -> Notice {
+        let notice = Notice::default();
+        if let Some(pidfd) = pidfd {
+            // A new cell is empty.
+            let _ = notice.descriptor.set(Descriptor::Pidfd(pidfd));
+        }
+        notice
+    }
+
+    /// For a child of std's. `portable` means that no pidfd is to be used although there might be one.
+    pub(crate) fn of_std(child: process::Child, portable: bool) -> Notice {
+        Notice { descriptor: OnceLock::new(), portable, child: Some(Mutex::new(child)) }
+    }
+
+    /// The pidfd, if there is one already.
+    pub(crate) fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        match self.descriptor.get() {
+            Some(Descriptor::Pidfd(fd)) => Some(fd.as_fd()),
+            _ => None,
+        }
+    }
+
+    /// The descriptor. If there is none yet, one is made, which needs the process to be ours and unreaped.
+    pub(crate) fn fd(&self, pid: i32, unreaped: bool) -> Option<BorrowedFd<'_>> {
+        if self.descriptor.get().is_none() && unreaped {
+            if let Some(made) = self.make(pid) {
+                // Another thread may have been faster; then ours is closed.
+                let _ = self.descriptor.set(made);
+            }
+        }
+        self.descriptor.get().map(|descriptor| match descriptor {
+            Descriptor::Pidfd(fd) | Descriptor::Pipe(fd) => fd.as_fd(),
+        })
+    }
+
+    fn make(&self, pid: i32) -> Option<Descriptor> {
+        if !self.portable {
+            match pidfd::open(pid) {
+                Ok(fd) => return Some(Descriptor::Pidfd(fd)),
+                // No room now; a pipe needs even more.
+                Err(error) if error.raw_os_error() == Some(libc::EMFILE) => return None,
+                Err(_) => {}
+            }
+        }
+        watch(pid).ok().map(Descriptor::Pipe)
+    }
+
+    /// Timed wait on std's child by the crate `wait-timeout`, for when there is no descriptor. It reaps. `None` if this is no
+    /// child of std's; the inner `None` means that the deadline came first.
+    ///
+    /// The crate rounds down to milliseconds and comes back early, so it is asked again until the deadline has passed.
+    pub(crate) fn wait_without_descriptor(&self, deadline: Deadline) -> Option<io::Result<Option<ExitStatus>>> {
+        const LONGEST: Duration = Duration::from_secs(86_400);
+        let mut child = self.child.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let remaining = deadline.remaining().unwrap_or(LONGEST).min(LONGEST);
+            match child.wait_timeout(remaining.max(Duration::from_millis(1))) {
+                Ok(Some(status)) => return Some(Ok(Some(status.into()))),
+                Ok(None) if !deadline.has_passed() => {}
+                Ok(None) => return Some(Ok(None)),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+/// A pipe whose writing end lives in a thread that waits for the process, without reaping it.
+fn watch(pid: i32) -> io::Result<OwnedFd> {
+    let (reader, writer) = pipe::pair()?;
+    std::thread::Builder::new().name(format!("procession-{pid}")).stack_size(64 * 1024).spawn(move || {
+        // An error means that somebody else reaped it: that is an end as well.
+        let _ = wait::has_ended(Who::Pid(pid), Patience::Wait);
+        drop(writer);
+    })?;
+    Ok(reader)
+}
+
+impl fmt::Debug for Notice {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self.descriptor.get() {
+            Some(Descriptor::Pidfd(_)) => "Notice(pidfd)",
+            Some(Descriptor::Pipe(_)) => "Notice(pipe)",
+            None => "Notice(none yet)",
+        })
+    }
+}

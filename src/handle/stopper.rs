@@ -1,0 +1,205 @@
+//! A stop in progress: a passive machine that says what to wait for, so that a conversation can go on reading while its
+//! process is being stopped. Decides when a plan goes to its next step and when it is over.
+
+use super::ProcessHandle;
+use super::tree::{self, Member, Roots};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::output::{ProcessEntry, list};
+use crate::signal::Signal;
+use crate::status::ExitStatus;
+use crate::stop::{Action, Scope, Stop};
+use crate::sys::poll;
+use std::fmt;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+/// What came of a stop.
+#[derive(Clone, Debug)]
+#[must_use = "a stop can leave survivors"]
+pub struct StopReport {
+    status: Option<ExitStatus>,
+    steps_taken: usize,
+    survivors: Vec<ProcessEntry>,
+}
+
+impl StopReport {
+    /// How the process ended; [`ExitStatus::UNKNOWN`] if it did not.
+    pub fn status(&self) -> ExitStatus {
+        self.status.unwrap_or(ExitStatus::UNKNOWN)
+    }
+
+    /// Whether the process and everything within the plan's scope has ended.
+    pub fn is_stopped(&self) -> bool {
+        self.status.is_some() && self.survivors.is_empty()
+    }
+
+    /// How many steps of the plan were needed; 0 if all had ended before.
+    pub fn steps_taken(&self) -> usize {
+        self.steps_taken
+    }
+
+    /// Who was still alive when the plan had done everything it could.
+    pub fn survivors(&self) -> &[ProcessEntry] {
+        &self.survivors
+    }
+}
+
+impl fmt::Display for StopReport {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.status {
+            Some(status) => write!(out, "{status} after {} steps", self.steps_taken)?,
+            None => write!(out, "still running after {} steps", self.steps_taken)?,
+        }
+        if !self.survivors.is_empty() {
+            write!(out, "; still alive: {}", list(&self.survivors))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a stop in progress waits for.
+pub(crate) enum Progress {
+    /// Until something ends, or this moment.
+    Wait(Deadline),
+    /// The plan is over.
+    Over,
+}
+
+/// How often a tree that is being killed is looked through for processes born meanwhile.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A stop in progress.
+pub(crate) struct Stopper {
+    plan: Stop,
+    next: usize,
+    until: Deadline,
+    members: Vec<Member>,
+    over: bool,
+}
+
+impl Stopper {
+    pub(crate) fn new(plan: &Stop) -> Stopper {
+        Stopper { plan: plan.clone(), next: 0, until: Deadline::now(), members: Vec::new(), over: false }
+    }
+
+    /// Goes as far as it can without waiting. The process must not be reaped before the plan is over: its number keeps its
+    /// group's number from being given away.
+    pub(crate) fn advance(
+        &mut self,
+        handle: &ProcessHandle,
+        pipes: &[u64],
+        close_stdin: &mut dyn FnMut(),
+    ) -> Result<Progress, Error> {
+        while !self.over {
+            if self.next == 0 {
+                self.look(handle, pipes);
+            }
+            self.members.retain(Member::is_alive);
+            let insisting = matches!(self.last_action(), Some(Action::Signal(Signal::KILL)));
+            if insisting && self.look(handle, pipes) {
+                self.signal_members(Signal::KILL);
+            }
+            if self.members.is_empty() && handle.has_exited() {
+                self.over = true;
+            } else if !self.until.has_passed() {
+                let again = if insisting || self.any_without_descriptor(handle) {
+                    self.until.earlier(Deadline::after(LOOK))
+                } else {
+                    self.until
+                };
+                return Ok(Progress::Wait(again));
+            } else if let Some(step) = self.plan.steps.get(self.next).copied() {
+                self.next += 1;
+                self.until = Deadline::after(step.grace);
+                self.look(handle, pipes);
+                match step.action {
+                    Action::CloseStdin => close_stdin(),
+                    Action::Signal(signal) => self.signal(handle, signal)?,
+                }
+            } else {
+                self.over = true;
+            }
+        }
+        Ok(Progress::Over)
+    }
+
+    /// The descriptors of members, which become readable when they end.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.members.iter().filter_map(Member::fd)
+    }
+
+    /// What came of it, once the plan is over. The process has been reaped if it could be.
+    pub(crate) fn report(&self, handle: &ProcessHandle, status: Option<ExitStatus>) -> StopReport {
+        let own = status.is_none().then(|| tree::entry(handle.inner.birth.pid));
+        let others = self.members.iter().filter(|member| member.is_alive()).map(|m| tree::entry(m.stat.pid));
+        let survivors = own.into_iter().chain(others).collect();
+        StopReport { status, steps_taken: self.next, survivors }
+    }
+
+    fn last_action(&self) -> Option<Action> {
+        self.next.checked_sub(1).and_then(|last| self.plan.steps.get(last)).map(|step| step.action)
+    }
+
+    fn any_without_descriptor(&self, handle: &ProcessHandle) -> bool {
+        handle.notice().is_none() || self.members.iter().any(|member| member.fd().is_none())
+    }
+
+    fn look(&mut self, handle: &ProcessHandle, pipes: &[u64]) -> bool {
+        let birth = &handle.inner.birth;
+        let unreaped = handle.ended().is_none();
+        let roots = match self.plan.scope {
+            Scope::Process => return false,
+            Scope::Group => Roots { pid: birth.pid, group: birth.leads_group && unreaped, ..Roots::default() },
+            Scope::Tree => Roots {
+                pid: birth.pid,
+                group: birth.leads_group && unreaped,
+                session: birth.leads_session && unreaped,
+                descendants: true,
+                mark: birth.mark.as_deref(),
+                pipes,
+            },
+        };
+        tree::refresh(&roots, &mut self.members)
+    }
+
+    fn signal(&self, handle: &ProcessHandle, signal: Signal) -> Result<(), Error> {
+        let by_group = self.plan.scope != Scope::Process && handle.inner.birth.leads_group;
+        if by_group {
+            // At once for the whole group, so that no member is missed that is born meanwhile.
+            handle.send_signal_group(signal)?;
+        } else {
+            handle.send_signal(signal)?;
+        }
+        self.signal_members(signal);
+        // A stopped process acts on the signal when it is continued.
+        if !matches!(signal, Signal::KILL | Signal::STOP | Signal::CONT) {
+            if by_group {
+                handle.send_signal_group(Signal::CONT)?;
+            } else {
+                handle.send_signal(Signal::CONT)?;
+            }
+            self.signal_members(Signal::CONT);
+        }
+        Ok(())
+    }
+
+    fn signal_members(&self, signal: Signal) {
+        for member in &self.members {
+            member.signal(signal.number());
+        }
+    }
+}
+
+/// The whole plan, for a process that nobody talks with.
+pub(super) fn run(handle: &ProcessHandle, plan: &Stop, close_stdin: &mut dyn FnMut()) -> Result<StopReport, Error> {
+    let mut stopper = Stopper::new(plan);
+    while let Progress::Wait(until) = stopper.advance(handle, &[], close_stdin)? {
+        let exited = handle.has_exited();
+        let own = handle.notice().filter(|_| !exited);
+        let mut entries: Vec<_> = own.into_iter().chain(stopper.descriptors()).map(poll::readable).collect();
+        poll::wait(&mut entries, until.moment()).map_err(|error| handle.error("poll", error))?;
+    }
+    let ended = if handle.has_exited() { handle.wait_ended(Deadline::after(LOOK))? } else { None };
+    Ok(stopper.report(handle, ended.map(|ended| ended.status)))
+}

@@ -1,0 +1,497 @@
+//! A conversation with one child, as a passive machine: what is still to be written, what was read, what has ended. It makes no
+//! system call; a driver tells it that an end is ready and lends it a function that transfers bytes. Decides what a broken
+//! pipe means, how much is kept and what happens beyond, and how memory grows.
+
+use crate::command::{Limit, Opened, Overflow};
+use crate::output::{Captured, Completeness, ProcessEntry};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+/// An output stream of the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+pub(crate) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
+
+/// The conversation.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    feed: Feed,
+    stdout: Sink,
+    stderr: Sink,
+}
+
+impl Machine {
+    /// For a child whose standard input may be a pipe of ours, and whose streams may be captured.
+    pub(crate) fn new(stdin: bool, captured: [bool; 2], limits: [Limit; 2]) -> Machine {
+        let [stdout, stderr] = [0, 1].map(|place: usize| {
+            let limit = limits.get(place).copied().unwrap_or_default();
+            Sink::new(captured.get(place).copied().unwrap_or(false), limit)
+        });
+        Machine { feed: Feed { open: stdin, ..Feed::default() }, stdout, stderr }
+    }
+
+    /// Adds input behind what is still to be written. False if the input has been ended already.
+    pub(crate) fn add_input(&mut self, input: Opened) -> bool {
+        if self.feed.open {
+            self.feed.parts.push_back(Part::new(input));
+        }
+        self.feed.open
+    }
+
+    /// Whether standard input is still open: there is something to write, or to close.
+    pub(crate) fn wants_to_write(&self) -> bool {
+        self.feed.open
+    }
+
+    /// Whether the stream is still to be read.
+    pub(crate) fn wants_to_read(&self, stream: Stream) -> bool {
+        self.sink(stream).state == State::Open
+    }
+
+    /// Whether everything has been written and read that there will be.
+    pub(crate) fn is_done(&self) -> bool {
+        !self.feed.open && !STREAMS.iter().any(|&stream| self.wants_to_read(stream))
+    }
+
+    /// The stream that exceeded its limit under [`Overflow::Fail`], if one did.
+    pub(crate) fn overflowed(&self) -> Option<Stream> {
+        STREAMS.into_iter().find(|&stream| self.sink(stream).overflowed)
+    }
+
+    /// Writes as much as the pipe takes. True if standard input is to be closed now: all is written, or nobody reads.
+    pub(crate) fn write(&mut self, write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<bool> {
+        self.feed.write(write)?;
+        Ok(!self.feed.open)
+    }
+
+    /// No input can be written any more: the driver has closed the end.
+    pub(crate) fn end_input(&mut self) {
+        self.feed.refuse();
+    }
+
+    /// Reads as much as is there, up to a share that leaves other streams their turn. `read` appends at most so many bytes to
+    /// the buffer and returns how many; 0 is the end of file. True if the stream has ended.
+    pub(crate) fn read(
+        &mut self,
+        stream: Stream,
+        read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        let sink = self.sink_mut(stream);
+        sink.read(read)?;
+        Ok(sink.state != State::Open)
+    }
+
+    /// Reading is given up before the end of file.
+    pub(crate) fn cut_off(&mut self, stream: Stream, holders: Vec<ProcessEntry>) {
+        let sink = self.sink_mut(stream);
+        if sink.state == State::Open {
+            sink.state = State::CutOff(holders);
+        }
+    }
+
+    /// How many bytes of input were taken, and whether some were refused.
+    pub(crate) fn input(&self) -> (u64, bool) {
+        (self.feed.accepted, self.feed.refused)
+    }
+
+    /// What was collected until now, as a copy.
+    pub(crate) fn snapshot(&self) -> [Captured; 2] {
+        [self.stdout.snapshot(), self.stderr.snapshot()]
+    }
+
+    /// What was collected, without a copy.
+    pub(crate) fn into_captured(self) -> [Captured; 2] {
+        [self.stdout.into_captured(), self.stderr.into_captured()]
+    }
+
+    fn sink(&self, stream: Stream) -> &Sink {
+        match stream {
+            Stream::Stdout => &self.stdout,
+            Stream::Stderr => &self.stderr,
+        }
+    }
+
+    fn sink_mut(&mut self, stream: Stream) -> &mut Sink {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+}
+
+// ---- input ----
+
+#[derive(Debug, Default)]
+struct Feed {
+    parts: VecDeque<Part>,
+    open: bool,
+    accepted: u64,
+    refused: bool,
+}
+
+/// A piece of input, and how far it has been written.
+enum Part {
+    Bytes { bytes: Arc<Vec<u8>>, offset: usize },
+    Reader { reader: Box<dyn Read + Send>, buffer: Vec<u8>, offset: usize },
+}
+
+/// How much is taken from a reader at a time.
+const READER_CHUNK: usize = 64 * 1024;
+
+impl Part {
+    fn new(input: Opened) -> Part {
+        match input {
+            Opened::Bytes(bytes) => Part::Bytes { bytes, offset: 0 },
+            Opened::Reader(reader) => Part::Reader { reader, buffer: Vec::new(), offset: 0 },
+        }
+    }
+
+    /// The bytes that come next; empty at the end.
+    fn next(&mut self) -> io::Result<&[u8]> {
+        match self {
+            Part::Bytes { bytes, offset } => Ok(bytes.get(*offset..).unwrap_or_default()),
+            Part::Reader { reader, buffer, offset } => {
+                if *offset == buffer.len() {
+                    buffer.clear();
+                    *offset = 0;
+                    crate::sys::errno::retry(|| reader.by_ref().take(READER_CHUNK as u64).read_to_end(buffer))?;
+                }
+                Ok(buffer.get(*offset..).unwrap_or_default())
+            }
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Part::Bytes { offset, .. } | Part::Reader { offset, .. } => *offset += count,
+        }
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Bytes { bytes, offset } => write!(out, "{offset} of {} bytes", bytes.len()),
+            Part::Reader { .. } => out.write_str("reader"),
+        }
+    }
+}
+
+impl Feed {
+    fn write(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+        while let Some(part) = self.parts.front_mut() {
+            let bytes = part.next()?;
+            if bytes.is_empty() {
+                self.parts.pop_front();
+                continue;
+            }
+            match write(bytes) {
+                Ok(count) => {
+                    part.advance(count);
+                    self.accepted += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // The child does not want it: not an error of the run, but a fact of it.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    self.refuse();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.open = false;
+        Ok(())
+    }
+
+    fn refuse(&mut self) {
+        self.refused |= !self.parts.is_empty();
+        self.parts.clear();
+        self.open = false;
+    }
+}
+
+// ---- output ----
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    NotCaptured,
+    Open,
+    Ended,
+    CutOff(Vec<ProcessEntry>),
+}
+
+/// What is kept of a stream: a beginning, and behind a gap an end.
+#[derive(Debug)]
+struct Sink {
+    state: State,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    head_max: usize,
+    tail_max: usize,
+    dropped: u64,
+    fails: bool,
+    overflowed: bool,
+}
+
+/// The first reads want little memory, later ones as much as has been read; a turn ends after this much.
+const READ_MIN: usize = 16 * 1024;
+const READ_MAX: usize = 1024 * 1024;
+const TURN_MAX: usize = 1024 * 1024;
+/// A read that brought less than this has most likely emptied the pipe: asking again would cost a call for nothing.
+const WORTH_ASKING_AGAIN: usize = 16 * 1024;
+
+impl Sink {
+    fn new(captured: bool, limit: Limit) -> Sink {
+        let (head_max, tail_max) = match limit.overflow {
+            Overflow::Fail | Overflow::Head => (limit.bytes_max, 0),
+            Overflow::Tail => (0, limit.bytes_max),
+            Overflow::HeadTail => (limit.bytes_max - limit.bytes_max / 2, limit.bytes_max / 2),
+        };
+        Sink {
+            state: if captured { State::Open } else { State::NotCaptured },
+            head: Vec::new(),
+            tail: Vec::new(),
+            head_max,
+            tail_max,
+            dropped: 0,
+            fails: limit.overflow == Overflow::Fail,
+            overflowed: false,
+        }
+    }
+
+    fn read(&mut self, mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>) -> io::Result<()> {
+        let mut taken = 0;
+        while self.state == State::Open && taken < TURN_MAX && !self.overflowed {
+            match self.read_once(&mut read) {
+                Ok(0) => self.state = State::Ended,
+                Ok(count) if count < WORTH_ASKING_AGAIN => break,
+                Ok(count) => taken += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_once(&mut self, read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>) -> io::Result<usize> {
+        let room = self.head_max.saturating_sub(self.head.len());
+        if room > 0 {
+            let wanted = self.head.len().clamp(READ_MIN, READ_MAX).min(room);
+            self.head.reserve(wanted);
+            let spare = self.head.capacity() - self.head.len();
+            return read(&mut self.head, spare.min(READ_MAX).min(room));
+        }
+        // The beginning is full: what comes now goes to the end, or is counted.
+        self.tail.reserve(READ_MIN * 4);
+        let count = read(&mut self.tail, READ_MIN * 4)?;
+        if self.fails && count > 0 {
+            self.overflowed = true;
+        }
+        // Moving the end down each time would cost more than letting it grow to twice its size.
+        if self.tail.len() > self.tail_max.saturating_mul(2).max(READ_MIN) {
+            self.trim();
+        }
+        Ok(count)
+    }
+
+    /// Drops what the end may not keep.
+    fn trim(&mut self) {
+        let excess = self.tail.len().saturating_sub(self.tail_max);
+        self.tail.drain(..excess);
+        self.dropped += excess as u64;
+    }
+
+    fn completeness(&self) -> Completeness {
+        match &self.state {
+            State::NotCaptured => Completeness::NotCaptured,
+            State::Open => Completeness::Open,
+            State::Ended => Completeness::Complete,
+            State::CutOff(holders) => Completeness::CutOff { holders: holders.clone() },
+        }
+    }
+
+    fn snapshot(&self) -> Captured {
+        let excess = self.tail.len().saturating_sub(self.tail_max);
+        let mut bytes = Vec::with_capacity(self.head.len() + self.tail.len() - excess);
+        bytes.extend_from_slice(&self.head);
+        bytes.extend_from_slice(self.tail.get(excess..).unwrap_or_default());
+        self.captured(bytes, self.dropped + excess as u64)
+    }
+
+    fn into_captured(mut self) -> Captured {
+        self.trim();
+        let mut bytes = std::mem::take(&mut self.head);
+        let captured = self.captured(Vec::new(), self.dropped);
+        let gap = captured.gap.map(|_| bytes.len());
+        if bytes.is_empty() {
+            bytes = self.tail;
+        } else {
+            bytes.extend_from_slice(&self.tail);
+        }
+        Captured { bytes, gap, ..captured }
+    }
+
+    fn captured(&self, bytes: Vec<u8>, dropped: u64) -> Captured {
+        let gap = (dropped > 0).then_some(self.head.len());
+        Captured { bytes, dropped, gap, completeness: self.completeness() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(bytes_max: usize, overflow: Overflow) -> Machine {
+        Machine::new(true, [true, true], [Limit { bytes_max, overflow }; 2])
+    }
+
+    /// A pipe end in memory: hands out `chunks`, then would block.
+    fn give<'a>(chunks: &'a mut VecDeque<Vec<u8>>) -> impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize> + 'a {
+        |buffer, max| match chunks.pop_front() {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(mut chunk) => {
+                let rest = chunk.split_off(chunk.len().min(max));
+                let count = chunk.len();
+                if !rest.is_empty() {
+                    chunks.push_front(rest);
+                }
+                buffer.extend_from_slice(&chunk);
+                Ok(count)
+            }
+        }
+    }
+
+    /// Feeds a stream of `total` bytes in chunks of `size` and its end.
+    fn run(machine: &mut Machine, total: usize, size: usize) -> Vec<u8> {
+        let bytes: Vec<u8> = (0..total).map(|i| (i % 251) as u8).collect();
+        let mut chunks: VecDeque<Vec<u8>> = bytes.chunks(size).map(<[u8]>::to_vec).collect();
+        chunks.push_back(Vec::new());
+        while !chunks.is_empty() && machine.overflowed().is_none() {
+            machine.read(Stream::Stdout, give(&mut chunks)).unwrap();
+        }
+        bytes
+    }
+
+    #[test]
+    fn every_policy_keeps_what_it_promises_whatever_the_chunks() {
+        for size in [1, 7, 100, 4096, 70_000] {
+            for (total, max) in [(0, 10), (9, 10), (10, 10), (11, 10), (50_000, 999), (200_000, 150_000)] {
+                for overflow in [Overflow::Head, Overflow::Tail, Overflow::HeadTail] {
+                    let mut machine = machine(max, overflow);
+                    let bytes = run(&mut machine, total, size);
+                    let [snapshot, _] = machine.snapshot();
+                    let [captured, _] = machine.into_captured();
+                    assert_eq!(snapshot.bytes, captured.bytes);
+                    assert_eq!((snapshot.dropped, snapshot.gap), (captured.dropped, captured.gap));
+                    let dropped = total.saturating_sub(max);
+                    assert_eq!(captured.dropped, dropped as u64, "{overflow:?} {total} {max} {size}");
+                    assert_eq!(captured.completeness, Completeness::Complete);
+                    let head = match overflow {
+                        _ if dropped == 0 => total,
+                        Overflow::Head => max,
+                        Overflow::Tail => 0,
+                        _ => max - max / 2,
+                    };
+                    assert_eq!(captured.bytes[..head], bytes[..head]);
+                    assert_eq!(captured.bytes[head..], bytes[head + dropped..]);
+                    assert_eq!(captured.gap, (dropped > 0).then_some(head));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn failing_keeps_exactly_the_limit_and_a_full_stream_is_no_failure() {
+        for size in [1, 3, 4096] {
+            let mut full = machine(10, Overflow::Fail);
+            run(&mut full, 10, size);
+            assert_eq!(full.overflowed(), None);
+            let mut over = machine(10, Overflow::Fail);
+            let bytes = run(&mut over, 11, size);
+            assert_eq!(over.overflowed(), Some(Stream::Stdout));
+            let [captured, _] = over.into_captured();
+            assert_eq!(captured.bytes, bytes[..10]);
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded_by_the_policy() {
+        for overflow in [Overflow::Head, Overflow::Tail, Overflow::HeadTail] {
+            let mut machine = machine(1000, overflow);
+            run(&mut machine, 10_000_000, 65_536);
+            let sink = machine.sink(Stream::Stdout);
+            assert!(sink.head.capacity() + sink.tail.capacity() < 300_000, "{overflow:?}");
+        }
+    }
+
+    #[test]
+    fn input_is_written_in_order_across_refusals_to_take_more() {
+        let mut machine = machine(10, Overflow::Fail);
+        machine.add_input(Opened::Bytes(Arc::new(b"hello ".to_vec())));
+        machine.add_input(Opened::Reader(Box::new(&b"big "[..])));
+        machine.add_input(Opened::Bytes(Arc::new(b"world".to_vec())));
+        let (mut written, mut turn) = (Vec::new(), 0);
+        loop {
+            let closed = machine
+                .write(|bytes| {
+                    turn += 1;
+                    if turn % 2 == 0 {
+                        return Err(io::ErrorKind::WouldBlock.into());
+                    }
+                    let count = bytes.len().min(2);
+                    written.extend_from_slice(&bytes[..count]);
+                    Ok(count)
+                })
+                .unwrap();
+            if closed {
+                break;
+            }
+        }
+        assert_eq!(written, b"hello big world");
+        assert_eq!(machine.input(), (15, false));
+        assert!(!machine.wants_to_write());
+        assert!(!machine.add_input(Opened::Bytes(Arc::new(Vec::new()))), "the end has been said");
+    }
+
+    #[test]
+    fn a_child_that_does_not_want_its_input_is_no_error() {
+        let mut machine = machine(10, Overflow::Fail);
+        machine.add_input(Opened::Bytes(Arc::new(vec![0; 10])));
+        let mut first = true;
+        let closed =
+            machine.write(|_| if std::mem::take(&mut first) { Ok(4) } else { Err(io::ErrorKind::BrokenPipe.into()) });
+        assert!(closed.unwrap());
+        assert_eq!(machine.input(), (4, true));
+    }
+
+    #[test]
+    fn one_turn_is_bounded() {
+        let mut machine = machine(usize::MAX, Overflow::Fail);
+        let mut given = 0;
+        machine
+            .read(Stream::Stderr, |buffer, max| {
+                let count = max.min(65_536);
+                given += count;
+                buffer.extend(std::iter::repeat_n(0, count));
+                Ok(count)
+            })
+            .unwrap();
+        assert!(given <= TURN_MAX + READ_MAX);
+        assert!(machine.wants_to_read(Stream::Stderr));
+    }
+
+    #[test]
+    fn a_stream_that_was_given_up_says_so() {
+        let mut machine = machine(10, Overflow::Fail);
+        machine.cut_off(Stream::Stdout, Vec::new());
+        let [stdout, stderr] = machine.into_captured();
+        assert_eq!(stdout.completeness, Completeness::CutOff { holders: Vec::new() });
+        assert_eq!(stderr.completeness, Completeness::Open);
+    }
+}

@@ -1,0 +1,87 @@
+//! Descriptors: duplicate, flags, and reads that land in spare capacity. Every descriptor made here is close-on-exec.
+#![allow(unsafe_code)]
+
+use super::errno::{check, retry};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Duplicates a descriptor to the lowest free number from `lowest` on.
+pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: `fd` is open for the length of the call; F_DUPFD_CLOEXEC takes an integer.
+    let number = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Moves a new descriptor out of 0-2, where it would land if the host had closed its standard streams.
+pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate_from(fd.as_fd(), 3) }
+}
+
+/// Duplicates a descriptor that is known by its number only. An error names a number that is not open.
+pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC fails with EBADF if the number is not open; it takes an integer.
+    let copy = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Makes reads and writes on this open file description return at once. Only for descriptions that the library made and
+/// that no child shares: the flag belongs to the description, not to the number.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let mut on: libc::c_int = 1;
+    // SAFETY: FIONBIO reads one int through the pointer, which lives during the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &mut on) }).map(drop)
+}
+
+/// Reads at most `count_max` bytes into the spare capacity of `buffer` and returns how many came (0 at end of file).
+/// Reserves nothing: with no spare capacity it reads nothing and returns an error.
+pub(crate) fn read_append(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, count_max: usize) -> io::Result<usize> {
+    let spare = buffer.spare_capacity_mut();
+    let count = spare.len().min(count_max);
+    if count == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let start = spare.as_mut_ptr().cast();
+    // SAFETY: `start` is valid for writes of `count` bytes, all within the spare capacity of `buffer`.
+    let read = retry(|| check(unsafe { libc::read(fd.as_raw_fd(), start, count) }))? as usize;
+    let length = buffer.len() + read;
+    // SAFETY: the kernel has written `read` bytes behind the old length, and `length` is within the capacity.
+    unsafe { buffer.set_len(length) };
+    Ok(read)
+}
+
+/// Reads into a slice.
+pub(crate) fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    retry(|| Ok(nix::unistd::read(fd, buffer)?))
+}
+
+/// The number that identifies the file behind a descriptor within its file system; for a pipe it stands in `/proc/*/fd`.
+pub(crate) fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    #[allow(clippy::unnecessary_cast)] // u32 on FreeBSD of old
+    Ok(nix::sys::stat::fstat(fd)?.st_ino as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn reads_land_behind_what_is_there() {
+        let (reader, mut writer) = os_pipe::pipe().unwrap();
+        writer.write_all(b"world").unwrap();
+        let mut buffer = Vec::with_capacity(64);
+        buffer.extend_from_slice(b"hello ");
+        assert_eq!(read_append(reader.as_fd(), &mut buffer, 3).unwrap(), 3);
+        assert_eq!(buffer, b"hello wor");
+        assert_eq!(read_append(reader.as_fd(), &mut buffer, 30).unwrap(), 2);
+        assert_eq!(buffer, b"hello world");
+    }
+
+    #[test]
+    fn a_full_buffer_is_an_error_and_not_an_end_of_file() {
+        let (reader, _writer) = os_pipe::pipe().unwrap();
+        assert!(read_append(reader.as_fd(), &mut Vec::new(), 1).is_err());
+    }
+}

@@ -1,0 +1,121 @@
+//! The fork route: std's `pre_exec`, with a child that takes our steps and becomes the program by itself, so that the order
+//! of things, the environment and the rules of look-up are the same on every route.
+#![allow(unsafe_code)]
+
+use super::after_fork::{Failure, Job};
+use super::step::Step;
+use super::{fd, pipe};
+use std::ffi::{CString, c_char};
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process;
+use std::sync::Arc;
+
+/// What a user wants to run in the child before exec, and takes the responsibility for.
+pub(crate) type Hook = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
+
+/// Owned by the closure, for the child to borrow.
+pub(crate) struct Parts {
+    pub(crate) steps: Vec<Step>,
+    pub(crate) candidates: Vec<CString>,
+    pub(crate) argv: Vec<CString>,
+    pub(crate) envp: Vec<CString>,
+    pub(crate) hooks: Vec<Hook>,
+    /// How many steps come before the hooks.
+    pub(crate) steps_before_hooks: usize,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Parts").field("steps", &self.steps).finish_non_exhaustive()
+    }
+}
+
+/// Null-ended pointer lists. Shared with the child read-only.
+struct Pointers(Vec<*const c_char>);
+
+// SAFETY: the pointers lead into heap memory of `Parts`, which is owned beside them and never changed.
+unsafe impl Send for Pointers {}
+// SAFETY: as above; nothing is written through them.
+unsafe impl Sync for Pointers {}
+
+impl Pointers {
+    fn new(strings: &[CString], null: bool) -> Pointers {
+        let end = null.then_some(std::ptr::null());
+        Pointers(strings.iter().map(|string| string.as_ptr()).chain(end).collect())
+    }
+}
+
+/// Why the fork route made no program.
+pub(crate) enum Refusal {
+    /// No process was made, or it failed where it could not say.
+    Fork(io::Error),
+    /// A step or exec failed; `hook` is set if it was a hook of the user's. std has reaped the child.
+    Child { failure: Failure, hook: bool },
+}
+
+/// Makes a child by std.
+pub(crate) fn spawn(parts: Parts) -> Result<process::Child, Refusal> {
+    let (reader, writer) = pipe::pair().map_err(Refusal::Fork)?;
+    fd::set_nonblocking(reader.as_fd()).map_err(Refusal::Fork)?;
+    let mut command = process::Command::new("/");
+    hook(&mut command, parts, writer);
+    let result = command.spawn();
+    // Our copy of the writing end lives in the closure.
+    drop(command);
+    result.map_err(|error| read_failure(&reader).unwrap_or(Refusal::Fork(error)))
+}
+
+fn read_failure(reader: &OwnedFd) -> Option<Refusal> {
+    let mut words = [0_u8; 12];
+    let count = fd::read(reader.as_fd(), &mut words).ok()?;
+    if count != words.len() {
+        return None;
+    }
+    let [place, errno, hook] = [0, 4, 8]
+        .map(|start| words.get(start..start + 4).and_then(|word| word.try_into().ok()).map_or(0, i32::from_ne_bytes));
+    Some(Refusal::Child { failure: Failure { place: place as usize, errno }, hook: hook != 0 })
+}
+
+fn hook(command: &mut process::Command, parts: Parts, writer: OwnedFd) {
+    let candidates = Pointers::new(&parts.candidates, false);
+    let argv = Pointers::new(&parts.argv, true);
+    let envp = Pointers::new(&parts.envp, true);
+    let child = move || -> io::Result<()> {
+        // Capture the wrappers whole: a closure would otherwise capture the raw pointers field by field.
+        let (candidates, argv, envp) = (&candidates, &argv, &envp);
+        let (before, after) = parts.steps.split_at(parts.steps_before_hooks.min(parts.steps.len()));
+        let mut job =
+            Job { steps: before, candidates: &candidates.0, argv: &argv.0, envp: &envp.0, report: Default::default() };
+        let (failure, hook) = 'failed: {
+            if let Err(failure) = job.prepare() {
+                break 'failed (failure, false);
+            }
+            for hook in &parts.hooks {
+                if let Err(error) = hook() {
+                    let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                    break 'failed (Failure { place: 0, errno }, true);
+                }
+            }
+            job.steps = after;
+            let failure = job.run();
+            (Failure { place: failure.place + before.len(), ..failure }, false)
+        };
+        send_failure(writer.as_raw_fd(), failure, hook);
+        Err(io::Error::from_raw_os_error(failure.errno))
+    };
+    // SAFETY: the closure keeps the law of `after_fork`: it makes system calls on memory made before. Hooks are the user's
+    // own, who promised the same when calling `Command::pre_exec`.
+    unsafe { command.pre_exec(child) };
+}
+
+fn send_failure(fd: RawFd, failure: Failure, hook: bool) {
+    let mut words = [0_u8; 12];
+    for (place, word) in words.chunks_exact_mut(4).zip([failure.place as i32, failure.errno, hook as i32]) {
+        place.copy_from_slice(&word.to_ne_bytes());
+    }
+    // SAFETY: the pointer is valid for reads of this length. If it fails, std's own report of the errno is left.
+    unsafe { libc::write(fd, words.as_ptr().cast(), words.len()) };
+}

@@ -1,0 +1,21 @@
+//! The kernel, one subject per file. Every unsafe block of the crate is here: each holds one call and says why this call
+//! is sound. What the files decide is mechanism only; no policy of the library lives at this level.
+
+pub(crate) mod after_fork;
+#[cfg(target_os = "linux")]
+pub(crate) mod clone;
+pub(crate) mod errno;
+pub(crate) mod fd;
+pub(crate) mod fork;
+pub(crate) mod mask;
+#[cfg(target_os = "linux")]
+pub(crate) mod pidfd;
+#[cfg(not(target_os = "linux"))]
+#[path = "pidfd_absent.rs"]
+pub(crate) mod pidfd;
+pub(crate) mod pipe;
+pub(crate) mod poll;
+pub(crate) mod procfs;
+pub(crate) mod step;
+pub(crate) mod terminal;
+pub(crate) mod wait;

@@ -1,0 +1,43 @@
+//! pipe(7): pairs that are close-on-exec from birth, their size, and writes that never raise SIGPIPE in the host.
+#![allow(unsafe_code)]
+
+use super::errno::{check, retry};
+use super::{fd, mask};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+/// A pipe: the end to read from and the end to write to, both above descriptor 2.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = os_pipe::pipe()?;
+    Ok((fd::above_stdio(reader.into())?, fd::above_stdio(writer.into())?))
+}
+
+/// Asks for a pipe of at least `size` bytes (`F_SETPIPE_SZ`, Linux 2.6.35). A wish: an unprivileged user may have used up
+/// the quota of pipe pages, and other systems have no such call.
+#[cfg(target_os = "linux")]
+pub(crate) fn set_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<usize> {
+    let size = libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX);
+    // SAFETY: F_SETPIPE_SZ takes an integer and changes only the kernel's buffer of this pipe.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, size) }).map(|size| size as usize)
+}
+
+/// Other systems size their pipes themselves.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set_size(_fd: BorrowedFd<'_>, _size: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Writes to a pipe; a reader that has gone is the error `BrokenPipe` and never a signal.
+///
+/// Where the host ignores SIGPIPE, as Rust programs do, a plain write is enough. Otherwise the signal is blocked in this
+/// thread around the write and the pending one is taken away. The disposition of the process is read, never changed.
+pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    if mask::ignores(libc::SIGPIPE) {
+        return write_plain(fd, bytes);
+    }
+    mask::without_sigpipe(|| write_plain(fd, bytes))
+}
+
+fn write_plain(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    retry(|| Ok(nix::unistd::write(fd, bytes)?))
+}

@@ -1,0 +1,103 @@
+//! proc(5): who is there, whose child it is, and which pipes it holds. Everything here is a help for people and for stops
+//! that reach further than one process; where /proc is missing or hidden the answers are empty, and nothing depends on them.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
+
+/// A line of the process table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) pid: i32,
+    /// The first letter of the state: `R`, `S`, `D`, `T`, `Z` …
+    pub(crate) state: char,
+    pub(crate) parent: i32,
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+    /// Ticks since boot: together with the pid it names one process for ever.
+    pub(crate) started: u64,
+}
+
+/// The process table, as far as it can be seen.
+pub(crate) fn table() -> Vec<Stat> {
+    pids().filter_map(stat).collect()
+}
+
+/// One line of the process table.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name of a process, with its arguments, made fit for one line.
+pub(crate) fn command_line(pid: i32) -> String {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(format!("/proc/{pid}/cmdline")).and_then(|file| file.take(200).read_to_end(&mut bytes));
+    if read.is_err() || bytes.is_empty() {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        return format!("[{}]", name.trim_end());
+    }
+    let words = String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
+    words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Whether the environment that a process was started with has this entry.
+pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
+}
+
+/// The processes, other than this one, that hold the pipe with this inode.
+pub(crate) fn pipe_holders(inode: u64) -> Vec<i32> {
+    let name = format!("pipe:[{inode}]");
+    let ours = std::process::id() as i32;
+    pids().filter(|&pid| pid != ours && holds(pid, name.as_bytes())).collect()
+}
+
+fn holds(pid: i32, name: &[u8]) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    entries.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name))
+}
+
+fn pids() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+}
+
+/// `pid (name) state ppid pgrp session … starttime(22) …`; the name may hold anything, so it is cut at the last parenthesis.
+fn parse_stat(line: &[u8]) -> Option<Stat> {
+    let line = String::from_utf8_lossy(line);
+    let (head, tail) = line.rsplit_once(')')?;
+    let pid = head.split_once(' ')?.0.parse().ok()?;
+    let mut words = tail.split_ascii_whitespace();
+    let state = words.next()?.chars().next()?;
+    let parent = words.next()?.parse().ok()?;
+    let group = words.next()?.parse().ok()?;
+    let session = words.next()?.parse().ok()?;
+    let started = words.nth(15)?.parse().ok()?;
+    Some(Stat { pid, state, parent, group, session, started })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        let line = b"42 (a) S 7 ) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 9999 21";
+        let stat = parse_stat(line).unwrap();
+        assert_eq!((stat.pid, stat.state, stat.parent, stat.group, stat.session), (42, 'R', 1, 2, 3));
+        assert_eq!(stat.started, 19);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_is_in_the_table() {
+        let pid = std::process::id() as i32;
+        let own = table().into_iter().find(|stat| stat.pid == pid).unwrap();
+        assert_eq!(own.parent, std::os::unix::process::parent_id() as i32);
+        assert!(own.started > 0);
+    }
+}

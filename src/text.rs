@@ -1,0 +1,452 @@
+//! Bytes to text and to lines, whatever the borders of the chunks they arrive in. Pure: no system call is made here.
+//! Decides what becomes of bytes that are no text, and what ends a line.
+
+use encoding_rs::{DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use std::fmt;
+
+/// What becomes of bytes that the encoding does not know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorMode {
+    /// An error that says where they are. The bytes stay in the [`Output`](crate::Output).
+    #[default]
+    Strict,
+    /// U+FFFD in their place.
+    Replace,
+    /// They are left out.
+    Ignore,
+}
+
+/// What becomes of line ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Newlines {
+    /// They stay as they are; a line ends at `\n`.
+    #[default]
+    Keep,
+    /// `\r\n` and a lone `\r` count as `\n`, as in Python's text mode.
+    #[doc(alias = "universal_newlines")]
+    Universal,
+}
+
+/// How bytes become text: an encoding, what to do with errors, and what to do with line ends.
+///
+/// ```
+/// use procession::{ErrorMode, Newlines, Text};
+///
+/// let latin = Text::encoding("latin1")?.newlines(Newlines::Universal);
+/// assert_eq!(latin.decode(b"caf\xe9\r\n")?, "café\n");
+/// assert!(Text::utf8().decode(b"caf\xe9").is_err());
+/// assert_eq!(Text::utf8().errors(ErrorMode::Replace).decode(b"caf\xe9")?, "caf\u{fffd}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text {
+    encoding: &'static Encoding,
+    errors: ErrorMode,
+    newlines: Newlines,
+}
+
+impl Default for Text {
+    fn default() -> Text {
+        Text::utf8()
+    }
+}
+
+impl Text {
+    /// UTF-8, strict, line ends kept.
+    pub fn utf8() -> Text {
+        Text { encoding: UTF_8, errors: ErrorMode::Strict, newlines: Newlines::Keep }
+    }
+
+    /// An encoding by a label of the [Encoding Standard](https://encoding.spec.whatwg.org/#names-and-labels), such as
+    /// `utf-8`, `latin1`, `shift_jis`, `utf-16le` or `windows-1252`. Case and surrounding space do not matter.
+    ///
+    /// # Errors
+    /// If no encoding has this label.
+    pub fn encoding(label: &str) -> Result<Text, UnknownEncoding> {
+        match Encoding::for_label(label.as_bytes()) {
+            Some(encoding) => Ok(Text { encoding, ..Text::utf8() }),
+            None => Err(UnknownEncoding(label.to_owned())),
+        }
+    }
+
+    /// What becomes of bytes that are no text.
+    pub fn errors(self, errors: ErrorMode) -> Text {
+        Text { errors, ..self }
+    }
+
+    /// What becomes of line ends.
+    pub fn newlines(self, newlines: Newlines) -> Text {
+        Text { newlines, ..self }
+    }
+
+    /// Decodes bytes that are all there.
+    ///
+    /// # Errors
+    /// In strict mode, if bytes are no text in this encoding; also a sequence cut off at the end.
+    pub fn decode(&self, bytes: &[u8]) -> Result<String, DecodeError> {
+        if self.encoding == UTF_8 && self.newlines == Newlines::Keep {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                return Ok(text.to_owned());
+            }
+        }
+        let mut text = String::new();
+        let mut decoder = self.decoder();
+        decoder.push(bytes, &mut text)?;
+        decoder.finish(&mut text)?;
+        Ok(text)
+    }
+
+    /// A decoder for bytes that come in chunks.
+    pub fn decoder(&self) -> Decoder {
+        // A byte order mark belongs to UTF-16, and is text (U+FEFF) elsewhere, as in Python.
+        let inner = if self.encoding == UTF_16LE || self.encoding == UTF_16BE {
+            self.encoding.new_decoder_with_bom_removal()
+        } else {
+            self.encoding.new_decoder_without_bom_handling()
+        };
+        Decoder { inner, text: *self, consumed: 0, after_return: false, scratch: String::new() }
+    }
+}
+
+/// A label that names no encoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownEncoding(String);
+
+impl fmt::Display for UnknownEncoding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "no such encoding: {:?}", self.0)
+    }
+}
+
+impl std::error::Error for UnknownEncoding {}
+
+/// Bytes that are no text in the encoding that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodeError {
+    offset: u64,
+    encoding: &'static str,
+}
+
+impl DecodeError {
+    /// Where the first such byte stands, counted from the beginning of the stream.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The name of the encoding.
+    pub fn encoding(&self) -> &'static str {
+        self.encoding
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "byte {} is not {}", self.offset, self.encoding)
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// Decodes a stream chunk by chunk: a character or a `\r\n` that is cut by a border comes out as if it were not.
+///
+/// ```
+/// use procession::Text;
+///
+/// let mut decoder = Text::utf8().decoder();
+/// let mut text = String::new();
+/// for byte in "€".as_bytes() {
+///     decoder.push(&[*byte], &mut text)?;
+/// }
+/// decoder.finish(&mut text)?;
+/// assert_eq!(text, "€");
+/// # Ok::<(), procession::DecodeError>(())
+/// ```
+pub struct Decoder {
+    inner: encoding_rs::Decoder,
+    text: Text,
+    /// Bytes taken before the current chunk.
+    consumed: u64,
+    /// The last character was `\r`, and a `\n` that follows belongs to it.
+    after_return: bool,
+    scratch: String,
+}
+
+impl fmt::Debug for Decoder {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Decoder").field("text", &self.text).field("consumed", &self.consumed).finish()
+    }
+}
+
+impl Decoder {
+    /// Decodes a chunk and appends what is complete to `text`.
+    ///
+    /// # Errors
+    /// In strict mode, if bytes are no text. What came before them has been appended, and the decoder goes on behind them.
+    pub fn push(&mut self, chunk: &[u8], text: &mut String) -> Result<(), DecodeError> {
+        self.decode(chunk, text, false)
+    }
+
+    /// Ends the stream.
+    ///
+    /// # Errors
+    /// In strict mode, if the stream ends in the middle of a character.
+    pub fn finish(&mut self, text: &mut String) -> Result<(), DecodeError> {
+        self.decode(&[], text, true)
+    }
+
+    fn decode(&mut self, chunk: &[u8], text: &mut String, last: bool) -> Result<(), DecodeError> {
+        let mut rest = chunk;
+        let mut first_error = None;
+        loop {
+            let room = self.inner.max_utf8_buffer_length_without_replacement(rest.len()).unwrap_or(4096);
+            self.scratch.clear();
+            self.scratch.reserve(room.max(16));
+            let (result, read) = self.inner.decode_to_string_without_replacement(rest, &mut self.scratch, last);
+            self.consumed += read as u64;
+            rest = rest.get(read..).unwrap_or_default();
+            self.append(text);
+            match result {
+                DecoderResult::InputEmpty => break,
+                DecoderResult::OutputFull => {}
+                DecoderResult::Malformed(bad, after) => match self.text.errors {
+                    ErrorMode::Strict => {
+                        let behind = u64::from(bad) + u64::from(after);
+                        let offset = self.consumed.saturating_sub(behind);
+                        let encoding = self.text.encoding.name();
+                        first_error.get_or_insert(DecodeError { offset, encoding });
+                    }
+                    ErrorMode::Replace => {
+                        self.after_return = false;
+                        text.push(char::REPLACEMENT_CHARACTER);
+                    }
+                    ErrorMode::Ignore => {}
+                },
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn append(&mut self, text: &mut String) {
+        match self.text.newlines {
+            Newlines::Keep => text.push_str(&self.scratch),
+            Newlines::Universal => {
+                for character in self.scratch.chars() {
+                    match character {
+                        '\n' if self.after_return => {}
+                        '\r' => text.push('\n'),
+                        other => text.push(other),
+                    }
+                    self.after_return = character == '\r';
+                }
+            }
+        }
+    }
+}
+
+/// What ended a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LineEnd {
+    /// A line end, which is not part of the line.
+    Newline,
+    /// The end of the stream: the last line had no line end.
+    Stream,
+    /// The line had reached the greatest size; the rest follows as the next line.
+    Size,
+}
+
+/// Cuts a stream into lines, whatever the borders of the chunks.
+///
+/// A line that lies within one chunk is handed out as a slice of that chunk, without a copy. A line longer than `size_max`
+/// bytes is handed out in pieces, so memory is bounded.
+///
+/// ```
+/// use procession::{LineSplitter, Newlines};
+///
+/// let mut lines = Vec::new();
+/// let mut splitter = LineSplitter::new(Newlines::Universal, 1024);
+/// splitter.push(b"one\r", |line, _| lines.push(line.to_vec()));
+/// splitter.push(b"\ntwo\nthr", |line, _| lines.push(line.to_vec()));
+/// splitter.finish(|line, _| lines.push(line.to_vec()));
+/// assert_eq!(lines, [&b"one"[..], b"two", b"thr"]);
+/// ```
+#[derive(Clone, Debug)]
+pub struct LineSplitter {
+    newlines: Newlines,
+    size_max: usize,
+    begun: Vec<u8>,
+    after_return: bool,
+}
+
+impl LineSplitter {
+    /// For lines of at most `size_max` bytes (at least 1).
+    pub fn new(newlines: Newlines, size_max: usize) -> LineSplitter {
+        LineSplitter { newlines, size_max: size_max.max(1), begun: Vec::new(), after_return: false }
+    }
+
+    /// Takes a chunk and hands out the lines that it completes.
+    pub fn push(&mut self, chunk: &[u8], mut line: impl FnMut(&[u8], LineEnd)) {
+        let mut rest = chunk;
+        if self.after_return && !rest.is_empty() {
+            self.after_return = false;
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+        }
+        while let Some(place) = rest.iter().position(|&byte| self.ends_line(byte)) {
+            let (head, tail) = rest.split_at(place);
+            self.complete(head, LineEnd::Newline, &mut line);
+            rest = match tail {
+                [b'\r', b'\n', tail @ ..] => tail,
+                [b'\r'] => {
+                    self.after_return = true;
+                    &[]
+                }
+                [_, tail @ ..] => tail,
+                [] => &[],
+            };
+        }
+        self.begin(rest, &mut line);
+    }
+
+    /// Ends the stream and hands out the last line if it had no line end.
+    pub fn finish(&mut self, mut line: impl FnMut(&[u8], LineEnd)) {
+        if !self.begun.is_empty() {
+            line(&self.begun, LineEnd::Stream);
+            self.begun.clear();
+        }
+        self.after_return = false;
+    }
+
+    fn ends_line(&self, byte: u8) -> bool {
+        byte == b'\n' || (byte == b'\r' && self.newlines == Newlines::Universal)
+    }
+
+    fn complete(&mut self, head: &[u8], end: LineEnd, line: &mut impl FnMut(&[u8], LineEnd)) {
+        if self.begun.is_empty() && head.len() <= self.size_max {
+            return line(head, end);
+        }
+        self.begin(head, line);
+        line(&self.begun, end);
+        self.begun.clear();
+    }
+
+    /// Keeps the beginning of a line; hands out what exceeds the greatest size.
+    fn begin(&mut self, mut bytes: &[u8], line: &mut impl FnMut(&[u8], LineEnd)) {
+        while self.begun.len() + bytes.len() > self.size_max {
+            let (head, tail) = bytes.split_at(self.size_max - self.begun.len());
+            self.begun.extend_from_slice(head);
+            line(&self.begun, LineEnd::Size);
+            self.begun.clear();
+            bytes = tail;
+        }
+        self.begun.extend_from_slice(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every way to cut `bytes` in two or three chunks.
+    fn chunkings(bytes: &[u8]) -> Vec<Vec<&[u8]>> {
+        let mut all = vec![vec![bytes], bytes.chunks(1).collect()];
+        for one in 0..=bytes.len() {
+            for two in one..=bytes.len() {
+                all.push(vec![&bytes[..one], &bytes[one..two], &bytes[two..]]);
+            }
+        }
+        all
+    }
+
+    fn decode(text: Text, chunks: &[&[u8]]) -> Result<String, DecodeError> {
+        let (mut decoder, mut out) = (text.decoder(), String::new());
+        for chunk in chunks {
+            decoder.push(chunk, &mut out)?;
+        }
+        decoder.finish(&mut out)?;
+        Ok(out)
+    }
+
+    #[test]
+    fn borders_of_chunks_do_not_matter() {
+        let universal = Text::utf8().newlines(Newlines::Universal);
+        let utf16 = Text::encoding("utf-16le").unwrap();
+        let sixteen: Vec<u8> = "\u{feff}a😀é".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let cases: [(Text, &[u8], &str); 5] = [
+            (Text::utf8(), "€😀é\r\n".as_bytes(), "€😀é\r\n"),
+            (universal, b"a\r\nb\rc\n\r\r\nd", "a\nb\nc\n\n\nd"),
+            (utf16, &sixteen, "a😀é"),
+            (Text::utf8().errors(ErrorMode::Replace), b"a\xff\xe2\x82", "a\u{fffd}\u{fffd}"),
+            (Text::utf8().errors(ErrorMode::Ignore), b"a\xffb\xe2\x82", "ab"),
+        ];
+        for (text, bytes, expected) in cases {
+            for chunks in chunkings(bytes) {
+                assert_eq!(decode(text, &chunks).as_deref(), Ok(expected), "{chunks:?}");
+            }
+            assert_eq!(text.decode(bytes).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn an_error_says_where() {
+        for (bytes, offset) in [(&b"ab\xffcd"[..], 2), (b"abc\xe2\x82", 3), (b"\xc0\x80", 0), (b"a\xe2\x28\xa1", 1)] {
+            for chunks in chunkings(bytes) {
+                assert_eq!(decode(Text::utf8(), &chunks).unwrap_err().offset(), offset, "{chunks:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn strict_decoding_goes_on_behind_the_error() {
+        let (mut decoder, mut out) = (Text::utf8().decoder(), String::new());
+        assert!(decoder.push(b"a\xffb\xfe", &mut out).is_err());
+        decoder.push(b"c", &mut out).unwrap();
+        assert_eq!(out, "abc");
+    }
+
+    #[test]
+    fn unknown_labels_are_named() {
+        let error = Text::encoding("klingon-8").unwrap_err();
+        assert_eq!(error.to_string(), "no such encoding: \"klingon-8\"");
+    }
+
+    fn split(newlines: Newlines, size_max: usize, chunks: &[&[u8]]) -> Vec<(Vec<u8>, LineEnd)> {
+        let mut lines = Vec::new();
+        let mut splitter = LineSplitter::new(newlines, size_max);
+        for chunk in chunks {
+            splitter.push(chunk, |line, end| lines.push((line.to_vec(), end)));
+        }
+        splitter.finish(|line, end| lines.push((line.to_vec(), end)));
+        lines
+    }
+
+    #[test]
+    fn lines_do_not_depend_on_borders() {
+        use LineEnd::{Newline, Size, Stream};
+        let cases: [(Newlines, usize, &[u8], &[(&[u8], LineEnd)]); 6] = [
+            (Newlines::Keep, 99, b"a\nbc\n\nd", &[(b"a", Newline), (b"bc", Newline), (b"", Newline), (b"d", Stream)]),
+            (Newlines::Keep, 99, b"a\r\nb\r", &[(b"a\r", Newline), (b"b\r", Stream)]),
+            (
+                Newlines::Universal,
+                99,
+                b"a\r\nb\rc\n\r",
+                &[(b"a", Newline), (b"b", Newline), (b"c", Newline), (b"", Newline)],
+            ),
+            (
+                Newlines::Keep,
+                3,
+                b"abcdefg\nabc\n",
+                &[(b"abc", Size), (b"def", Size), (b"g", Newline), (b"abc", Newline)],
+            ),
+            (Newlines::Keep, 99, b"", &[]),
+            (Newlines::Universal, 99, b"\r\n", &[(b"", Newline)]),
+        ];
+        for (newlines, size_max, bytes, expected) in cases {
+            let expected: Vec<(Vec<u8>, LineEnd)> = expected.iter().map(|(line, end)| (line.to_vec(), *end)).collect();
+            for chunks in chunkings(bytes) {
+                assert_eq!(split(newlines, size_max, &chunks), expected, "{chunks:?}");
+            }
+        }
+    }
+}
