@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut child = command.spawn()?;
     let output = child.communicate_timeout("set q=mx\npython.org\nexit\n", PATIENCE)?;
     println!("{}", output.stdout_text()?);
-    println!("Exit code: {}", output.status().returncode());
+    println!("Exit code: {}", output.returncode());
     Ok(())
 }
 
@@ -64,9 +64,9 @@ impl Nslookup {
     fn about(&self, host: &str) -> Command {
         match self {
             Self::System => Command::new("nslookup").arg(host),
-            Self::Loopback(server) => Command::new("nslookup")
-                .arg(format!("-port={}", server.port()))
-                .args([host, "127.0.0.1"]),
+            Self::Loopback(server) => {
+                Command::new("nslookup").arg(format!("-port={}", server.port())).args([host, "127.0.0.1"])
+            }
             Self::Script(script) => Command::new(script).arg(host),
         }
     }
@@ -124,16 +124,13 @@ impl Nslookup {
     /// Asks both questions of `main` in one go, as a trial. The exit status alone would not do: nslookup can exit with 0 though
     /// it found nothing.
     fn answers(&self) -> Result<bool, Error> {
-        let trial = self
-            .interactive()
-            .input("www.python.org\nset q=mx\npython.org\nexit\n")
-            .timeout(PROBE_BUDGET)
-            .output();
+        let trial =
+            self.interactive().input("www.python.org\nset q=mx\npython.org\nexit\n").timeout(PROBE_BUDGET).output();
         match trial {
             Ok(output) => {
                 let text = output.stdout_lossy();
                 let answered = text.contains("Name:") && text.contains("mail exchanger");
-                Ok(answered && output.status().success())
+                Ok(answered && output.success())
             }
             Err(error) if error.is_timeout() => Ok(false),
             Err(error) => Err(error),

@@ -17,14 +17,8 @@ use simple_dns::{CLASS, Name, Packet, PacketFlag, RCODE, ResourceRecord};
 const RECORDS: &[(&str, Data)] = &[
     ("python.org", Data::Address(Ipv4Addr::new(192, 0, 2, 1))),
     ("python.org", Data::MailExchange(50, "mail.python.org")),
-    (
-        "www.python.org",
-        Data::Address(Ipv4Addr::new(192, 0, 2, 80)),
-    ),
-    (
-        "mail.python.org",
-        Data::Address(Ipv4Addr::new(192, 0, 2, 25)),
-    ),
+    ("www.python.org", Data::Address(Ipv4Addr::new(192, 0, 2, 80))),
+    ("mail.python.org", Data::Address(Ipv4Addr::new(192, 0, 2, 25))),
 ];
 
 /// What a record says about its name.
@@ -57,11 +51,7 @@ impl Responder {
             let ending = Arc::clone(&ending);
             move || serve(&socket, &ending)
         })?;
-        Ok(Self {
-            address,
-            ending,
-            thread: Some(thread),
-        })
+        Ok(Self { address, ending, thread: Some(thread) })
     }
 
     /// Where to ask.
@@ -74,8 +64,7 @@ impl Drop for Responder {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Release);
         // An empty packet wakes the thread at once. If it cannot be sent, the thread wakes by itself after a nap.
-        let _ = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
-            .and_then(|socket| socket.send_to(&[], self.address));
+        let _ = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.send_to(&[], self.address));
         if let Some(thread) = self.thread.take() {
             // The thread's panic has already been printed, and a drop must not panic again.
             let _ = thread.join();
@@ -95,10 +84,7 @@ fn serve(socket: &UdpSocket, ending: &AtomicBool) {
                 }
             }
             Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                ) => {}
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {}
             Err(_) => return,
         }
     }
@@ -113,9 +99,7 @@ fn reply_to(packet: &[u8]) -> Option<Vec<u8>> {
     if query.has_flags(PacketFlag::RESPONSE) {
         return None;
     }
-    let known: Vec<_> = records()
-        .filter(|record| record.name == question.qname)
-        .collect();
+    let known: Vec<_> = records().filter(|record| record.name == question.qname).collect();
 
     let mut reply = Packet::new_reply(query.id());
     reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
@@ -139,10 +123,9 @@ fn records() -> impl Iterator<Item = ResourceRecord<'static>> {
     RECORDS.iter().map(|(name, data)| {
         let data = match *data {
             Data::Address(address) => RData::A(A::from(address)),
-            Data::MailExchange(preference, exchange) => RData::MX(MX {
-                preference,
-                exchange: Name::new_unchecked(exchange),
-            }),
+            Data::MailExchange(preference, exchange) => {
+                RData::MX(MX { preference, exchange: Name::new_unchecked(exchange) })
+            }
         };
         ResourceRecord::new(Name::new_unchecked(name), CLASS::IN, TIME_TO_LIVE, data)
     })
