@@ -84,8 +84,9 @@ fn hook(command: &mut process::Command, parts: Parts, writer: OwnedFd) {
     let argv = Pointers::new(&parts.argv, true);
     let envp = Pointers::new(&parts.envp, true);
     let child = move || -> io::Result<()> {
-        // Capture the wrappers whole: a closure would otherwise capture the raw pointers field by field.
-        let (candidates, argv, envp) = (&candidates, &argv, &envp);
+        // Capture everything whole: a closure takes only the fields it names, and the strings behind the pointers would be
+        // freed before it runs.
+        let (parts, candidates, argv, envp) = (&parts, &candidates, &argv, &envp);
         let (before, after) = parts.steps.split_at(parts.steps_before_hooks.min(parts.steps.len()));
         let mut job =
             Job { steps: before, candidates: &candidates.0, argv: &argv.0, envp: &envp.0, report: Default::default() };
