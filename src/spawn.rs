@@ -7,11 +7,10 @@ use crate::handle::{self, Birth, Foreground, Notice, ProcessHandle};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::plan::{self, Plan, UNBOUND};
 use crate::sys::after_fork::{Failure, Job};
-#[cfg(target_os = "linux")]
-use crate::sys::clone;
 use crate::sys::fork::{self, Hook};
 use crate::sys::step::Step;
-use crate::sys::{self, fd, pipe};
+use crate::sys::wait::{self, Patience, Who};
+use crate::sys::{self, clone, fd, pipe};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -63,16 +62,10 @@ fn choose() -> SpawnRoute {
     probe(wished)
 }
 
-#[cfg(target_os = "linux")]
 fn probe(wished: SpawnRoute) -> SpawnRoute {
     let routes = [(SpawnRoute::Clone3, clone::Route::Clone3), (SpawnRoute::Clone, clone::Route::Clone)];
     let mut open = routes.iter().skip_while(|(route, _)| *route != wished);
     open.find(|(_, kernel)| clone::probe(*kernel)).map_or(SpawnRoute::Portable, |(route, _)| *route)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn probe(_wished: SpawnRoute) -> SpawnRoute {
-    SpawnRoute::Portable
 }
 
 /// Makes the process. `hooks` force the fork route.
@@ -308,18 +301,12 @@ fn birth_here(
 ) -> Result<Born, Refused> {
     match route {
         SpawnRoute::Portable => birth_by_fork(plan, steps, hooks),
-        #[cfg(target_os = "linux")]
         SpawnRoute::Clone3 => birth_by_clone(clone::Route::Clone3, plan, steps, cgroup),
-        #[cfg(target_os = "linux")]
         SpawnRoute::Clone => birth_by_clone(clone::Route::Clone, plan, steps, None),
-        #[cfg(not(target_os = "linux"))]
-        SpawnRoute::Clone3 | SpawnRoute::Clone => birth_by_fork(plan, steps, hooks),
     }
 }
 
-#[cfg(target_os = "linux")]
 fn birth_by_clone(route: clone::Route, plan: &Plan, steps: &[Step], cgroup: Option<RawFd>) -> Result<Born, Refused> {
-    use crate::sys::wait::{self, Patience, Who};
     let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
     let ended = |strings: &[CString]| {
         strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()

@@ -12,7 +12,7 @@
 
 use super::errno;
 use super::step::Step;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -32,6 +32,7 @@ pub(crate) struct Job<'a> {
 
 /// What the child tells its parent, in memory that both share. All zero: nothing failed.
 #[derive(Debug, Default)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(crate) struct Report {
     /// Set as the first thing the child does, so that a parent can tell shared memory from a copy.
     alive: AtomicI32,
@@ -50,6 +51,7 @@ pub(crate) struct Failure {
     pub(crate) errno: i32,
 }
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // nobody shares memory with a child there
 impl Report {
     /// Whether the child has run at all in this memory.
     pub(crate) fn is_alive(&self) -> bool {
@@ -443,10 +445,11 @@ fn mark_listed(first: RawFd, last: RawFd) -> Taken {
         // struct linux_dirent64: inode 8, offset 8, length 2, type 1, name.
         while let (Some(&[low, high]), Some(name)) = (rest.get(16..18), rest.get(19..)) {
             let length = u16::from_ne_bytes([low, high]) as usize;
-            if let Some(fd) = CStr::from_bytes_until_nul(name).ok().and_then(number) {
-                if fd >= first && fd <= last {
-                    mark(fd);
-                }
+            if let Some(fd) = std::ffi::CStr::from_bytes_until_nul(name).ok().and_then(number)
+                && fd >= first
+                && fd <= last
+            {
+                mark(fd);
             }
             let Some(next) = rest.get(length.max(1)..) else { break };
             rest = next;
@@ -458,7 +461,7 @@ fn mark_listed(first: RawFd, last: RawFd) -> Taken {
 }
 
 #[cfg(target_os = "linux")]
-fn number(name: &CStr) -> Option<RawFd> {
+fn number(name: &std::ffi::CStr) -> Option<RawFd> {
     let mut value: RawFd = 0;
     for &byte in name.to_bytes() {
         if !byte.is_ascii_digit() {

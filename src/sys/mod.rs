@@ -4,6 +4,9 @@
 pub(crate) mod after_fork;
 #[cfg(target_os = "linux")]
 pub(crate) mod clone;
+#[cfg(not(target_os = "linux"))]
+#[path = "clone_absent.rs"]
+pub(crate) mod clone;
 pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod fork;
