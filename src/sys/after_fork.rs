@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 pub(crate) struct Job<'a> {
     /// What to do before exec, in order.
     pub(crate) steps: &'a [Step],
-    /// The program, in the order in which the places are tried; each ends with a zero byte.
+    /// The program, in the order in which the places are tried, ended by a null pointer.
     pub(crate) candidates: &'a [*const c_char],
     /// The arguments, ended by a null pointer.
     pub(crate) argv: &'a [*const c_char],
@@ -94,6 +94,9 @@ impl Job<'_> {
     pub(crate) fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
+            if path.is_null() {
+                break;
+            }
             // SAFETY: path, argv and envp are zero-ended strings and null-ended lists that live until exec replaces them.
             unsafe { libc::execve(path, self.argv.as_ptr(), self.envp.as_ptr()) };
             match errno::last() {

@@ -20,5 +20,6 @@ pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod procfs;
 pub(crate) mod step;
+pub(crate) mod strings;
 pub(crate) mod terminal;
 pub(crate) mod wait;
