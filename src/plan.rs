@@ -241,7 +241,12 @@ fn search(command: &Command, name: &OsStr) -> Result<Vec<PathBuf>, Error> {
     }
     // Without PATH the C library searches these.
     let path = command.env.get("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
-    let directories: Vec<PathBuf> = std::env::split_paths(&path).filter(|path| path.is_absolute()).collect();
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for directory in std::env::split_paths(&path) {
+        if directory.is_absolute() && !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
     // A child of other rights may be refused where we are not: then it gets every place to try.
     let other_rights = command.attributes.user.is_some() || command.attributes.group.is_some();
     let list = std::env::join_paths(&directories).unwrap_or_default();
