@@ -37,15 +37,7 @@ pub(super) fn drive(
     deadline: Deadline,
     stop: Option<&Stop>,
 ) -> Result<Ending, Error> {
-    let mut drive = Drive {
-        child,
-        machine,
-        exited: false,
-        drain: Deadline::NEVER,
-        stopper: None,
-        cause: Cause::Ended,
-        until: Deadline::NEVER,
-    };
+    let mut drive = Drive { child, machine, exited: false, stopper: None, cause: Cause::Ended, until: Deadline::NEVER };
     drive.prepare()?;
     // What can be written now need not be waited for; what can be read now is most likely nothing.
     let mut ready = Ready { stdin: true, streams: [false; 2] };
@@ -79,8 +71,6 @@ struct Drive<'a> {
     machine: &'a mut Machine,
     /// The process has ended; it is not reaped before the conversation is over.
     exited: bool,
-    /// Until when pipes may stay open after that.
-    drain: Deadline,
     stopper: Option<(Stopper, Vec<u64>)>,
     cause: Cause,
     /// Until when to wait for readiness.
@@ -164,7 +154,7 @@ impl Drive<'_> {
         }
         if self.exited {
             self.begin_drain(self.child.settings.drain);
-            if self.drain.has_passed() || (stop.is_some() && deadline.has_passed()) {
+            if self.child.drain.has_passed() || (stop.is_some() && deadline.has_passed()) {
                 return Ok(Decision::Over);
             }
         }
@@ -182,7 +172,7 @@ impl Drive<'_> {
                 }
             }
         }
-        self.until = deadline.earlier(self.drain);
+        self.until = deadline.earlier(self.child.drain);
         Ok(Decision::Wait)
     }
 
@@ -193,9 +183,10 @@ impl Drive<'_> {
         self.cause = cause;
     }
 
+    /// Once: a conversation that is continued goes on with the drain that has begun.
     fn begin_drain(&mut self, drain: Duration) {
-        if self.drain == Deadline::NEVER {
-            self.drain = Deadline::after(drain);
+        if self.child.drain == Deadline::NEVER {
+            self.child.drain = Deadline::after(drain);
         }
     }
 
@@ -214,9 +205,9 @@ impl Drive<'_> {
             }
             Progress::Over => {
                 self.begin_drain(self.child.settings.drain.min(DRAIN_AFTER_STOP));
-                self.until = self.drain;
+                self.until = self.child.drain;
                 // What exceeds the limit is not read any more, so there is no end of file to wait for.
-                let over = self.machine.is_done() || self.cause == Cause::Overflow || self.drain.has_passed();
+                let over = self.machine.is_done() || self.cause == Cause::Overflow || self.child.drain.has_passed();
                 Ok(over.then_some(Decision::Over))
             }
         }
@@ -250,8 +241,31 @@ impl Drive<'_> {
         Ok(ready)
     }
 
+    /// What the process wrote before its end is in its pipes by now, and so is the end of file if nobody else holds them. With
+    /// a short drain nobody may have looked since.
+    fn read_what_is_there(&mut self) -> Result<(), Error> {
+        for stream in STREAMS {
+            for _ in 0..LAST_READS {
+                let end = match stream {
+                    Stream::Stdout => &self.child.stdout,
+                    Stream::Stderr => &self.child.stderr,
+                };
+                let Some(end) = end.as_ref().filter(|_| self.machine.wants_to_read(stream)) else { break };
+                let ready = poll::wait_readable(end.as_fd(), Deadline::now().moment());
+                if !ready.map_err(|error| Error::io("poll", error))? {
+                    break;
+                }
+                self.read(stream)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is waited for any more but the reaping of a process that has ended.
     fn finish(mut self) -> Result<Ending, Error> {
+        if self.machine.overflowed().is_none() {
+            self.read_what_is_there()?;
+        }
         for stream in STREAMS {
             if self.machine.wants_to_read(stream) {
                 let end = match stream {
@@ -272,6 +286,9 @@ impl Drive<'_> {
         Ok(Ending::Over { cause: self.cause, survivors: report.survivors().to_vec() })
     }
 }
+
+/// How often a pipe is read again before it is given up.
+const LAST_READS: usize = 16;
 
 /// A wish: an unprivileged user may have used up the quota of pipe pages.
 fn grow(reader: &mut PipeReader) {
