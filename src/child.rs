@@ -136,7 +136,8 @@ impl Child {
     /// If the system refuses to wait.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        self.handle.wait()
+        let ended = self.handle.wait_ended_alone(Deadline::NEVER)?;
+        Ok(ended.map_or(ExitStatus::UNKNOWN, |ended| ended.status))
     }
 
     /// Closes our end of standard input, if there is one, and waits at most this long. `None` if the child still runs then;

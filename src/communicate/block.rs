@@ -278,7 +278,7 @@ impl Drive<'_> {
         self.machine.end_input();
         self.child.stdin = None;
         let Some((stopper, _)) = self.stopper.take() else {
-            self.child.handle.wait_ended(Deadline::NEVER)?;
+            self.child.handle.wait_ended_alone(Deadline::NEVER)?;
             return Ok(Ending::Over { cause: self.cause, survivors: Vec::new() });
         };
         let ended = self.child.handle.wait_ended(Deadline::after(LOOK))?;

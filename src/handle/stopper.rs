@@ -147,15 +147,16 @@ impl Stopper {
 
     fn look(&mut self, handle: &ProcessHandle, pipes: &[u64]) -> bool {
         let birth = &handle.inner.birth;
-        let unreaped = handle.ended().is_none();
+        // A number that may have been given away says nothing about who belongs to whom.
+        let owns = handle.owns_number();
         let roots = match self.plan.scope {
             Scope::Process => return false,
-            Scope::Group => Roots { pid: birth.pid, group: birth.leads_group && unreaped, ..Roots::default() },
+            Scope::Group => Roots { pid: birth.pid, group: birth.leads_group && owns, ..Roots::default() },
             Scope::Tree => Roots {
                 pid: birth.pid,
-                group: birth.leads_group && unreaped,
-                session: birth.leads_session && unreaped,
-                descendants: true,
+                group: birth.leads_group && owns,
+                session: birth.leads_session && owns,
+                descendants: owns,
                 mark: birth.mark.as_deref(),
                 pipes,
             },
