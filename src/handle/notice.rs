@@ -41,7 +41,9 @@ impl Notice {
 
     /// For a child of std's. `portable` means that no pidfd is to be used although there might be one.
     pub(crate) fn of_std(child: process::Child, portable: bool) -> Notice {
-        Notice { descriptor: OnceLock::new(), portable, child: Some(Mutex::new(child)) }
+        // Now the number is surely his; later somebody else may have reaped him.
+        let pidfd = if portable { None } else { pidfd::open(child.id() as i32).ok() };
+        Notice { portable, child: Some(Mutex::new(child)), ..Notice::new(pidfd) }
     }
 
     /// The pidfd, if there is one already.
@@ -54,11 +56,12 @@ impl Notice {
 
     /// The descriptor. If there is none yet, one is made, which needs the process to be ours and unreaped.
     pub(crate) fn fd(&self, pid: i32, unreaped: bool) -> Option<BorrowedFd<'_>> {
-        if self.descriptor.get().is_none() && unreaped {
-            if let Some(made) = self.make(pid) {
-                // Another thread may have been faster; then ours is closed.
-                let _ = self.descriptor.set(made);
-            }
+        if self.descriptor.get().is_none()
+            && unreaped
+            && let Some(made) = self.make(pid)
+        {
+            // Another thread may have been faster; then ours is closed.
+            let _ = self.descriptor.set(made);
         }
         self.descriptor.get().map(|descriptor| match descriptor {
             Descriptor::Pidfd(fd) | Descriptor::Pipe(fd) => fd.as_fd(),

@@ -147,14 +147,15 @@ impl Stopper {
 
     fn look(&mut self, handle: &ProcessHandle, pipes: &[u64]) -> bool {
         let birth = &handle.inner.birth;
-        let unreaped = handle.ended().is_none();
+        // A number that may have been given away says nothing about who belongs to whom.
+        let (pid, group) = (handle.owns_number().then_some(birth.pid), birth.leads_group);
         let roots = match self.plan.scope {
             Scope::Process => return false,
-            Scope::Group => Roots { pid: birth.pid, group: birth.leads_group && unreaped, ..Roots::default() },
+            Scope::Group => Roots { pid, group, ..Roots::default() },
             Scope::Tree => Roots {
-                pid: birth.pid,
-                group: birth.leads_group && unreaped,
-                session: birth.leads_session && unreaped,
+                pid,
+                group,
+                session: birth.leads_session,
                 descendants: true,
                 mark: birth.mark.as_deref(),
                 pipes,

@@ -47,21 +47,21 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that hold the writing end of the pipe with this inode and not its reading end.
+/// The processes, other than this one, that can write to the pipe with this inode and not read from it.
 ///
-/// Whoever has our reading end is a copy of this process that has not become its program yet: a child that another thread is
-/// just starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else.
-pub(crate) fn pipe_holders(inode: u64) -> Vec<i32> {
+/// Whoever can do both is a copy of this process that has not become its program yet: a child that another thread is just
+/// starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else.
+pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
     let name = format!("pipe:[{inode}]");
     let ours = std::process::id() as i32;
-    pids().filter(|&pid| pid != ours && holds(pid, name.as_bytes())).collect()
+    pids().filter(|&pid| pid != ours && writes_to(pid, name.as_bytes())).collect()
 }
 
-fn holds(pid: i32, name: &[u8]) -> bool {
+fn writes_to(pid: i32, name: &[u8]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     let is_pipe =
         |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name);
-    // The permissions of the link are those of the descriptor.
+    // The link's own mode tells how the descriptor was opened.
     let modes = entries.flatten().filter(is_pipe).filter_map(|entry| Some(entry.metadata().ok()?.permissions().mode()));
     let modes = modes.fold(0, |all, mode| all | mode);
     modes & 0o200 != 0 && modes & 0o400 == 0
@@ -124,12 +124,12 @@ mod tests {
         // As a child is between its birth and its program, and as a descendant is.
         let mut copy = sleeper(reader.try_clone().unwrap().into());
         let mut descendant = sleeper(Stdio::null());
-        let holders = pipe_holders(inode);
+        let writers = pipe_writers(inode);
         for child in [&mut copy, &mut descendant] {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        assert!(holders.contains(&(descendant.id() as i32)), "{holders:?}");
-        assert!(!holders.contains(&(copy.id() as i32)), "{holders:?}");
+        assert!(writers.contains(&(descendant.id() as i32)), "{writers:?}");
+        assert!(!writers.contains(&(copy.id() as i32)), "{writers:?}");
     }
 }
