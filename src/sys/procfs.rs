@@ -47,7 +47,10 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that can write to the pipe with this inode.
+/// The processes, other than this one, that can write to the pipe with this inode and not read from it.
+///
+/// Whoever can do both is a copy of this process that has not become its program yet: a child that another thread is just
+/// starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else.
 pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
     let name = format!("pipe:[{inode}]");
     let ours = std::process::id() as i32;
@@ -56,11 +59,12 @@ pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
 
 fn writes_to(pid: i32, name: &[u8]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    entries.flatten().any(|entry| {
-        // The link's own mode tells how the descriptor was opened.
-        let writable = || entry.metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
-        fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name) && writable()
-    })
+    let is_pipe =
+        |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name);
+    // The link's own mode tells how the descriptor was opened.
+    let modes = entries.flatten().filter(is_pipe).filter_map(|entry| Some(entry.metadata().ok()?.permissions().mode()));
+    let modes = modes.fold(0, |all, mode| all | mode);
+    modes & 0o200 != 0 && modes & 0o400 == 0
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -104,5 +108,28 @@ mod tests {
         let own = table().into_iter().find(|stat| stat.pid == pid).unwrap();
         assert_eq!(own.parent, std::os::unix::process::parent_id() as i32);
         assert!(own.started > 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_copy_of_this_process_holds_no_pipe_of_ours() {
+        use std::os::fd::AsFd;
+        use std::process::{Command, Stdio};
+        let (reader, writer) = crate::sys::pipe::pair().unwrap();
+        let inode = crate::sys::fd::inode(reader.as_fd()).unwrap();
+        let sleeper = |stdin: Stdio| {
+            let mut command = Command::new("sleep");
+            command.arg("60").stdin(stdin).stdout(writer.try_clone().unwrap()).spawn().unwrap()
+        };
+        // As a child is between its birth and its program, and as a descendant is.
+        let mut copy = sleeper(reader.try_clone().unwrap().into());
+        let mut descendant = sleeper(Stdio::null());
+        let writers = pipe_writers(inode);
+        for child in [&mut copy, &mut descendant] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(writers.contains(&(descendant.id() as i32)), "{writers:?}");
+        assert!(!writers.contains(&(copy.id() as i32)), "{writers:?}");
     }
 }
