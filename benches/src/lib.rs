@@ -1,7 +1,8 @@
 //! What the benchmarks share: options, interleaved rounds, tables, and a program that does nothing.
 //!
-//! All contestants of a question run in one process run, one after the other in each round, and each round begins with another
-//! one: whatever the machine does meanwhile, it does to all of them. The middle of all rounds is what counts.
+//! All contestants of a question run in one process run, one after the other in each round, and each round has an order of its
+//! own: whatever the machine does meanwhile, it does to all of them, and no contestant always comes after the same other one,
+//! which matters because the scheduler remembers. The middle of all rounds is what counts.
 
 pub mod apart;
 pub mod tiny;
@@ -120,21 +121,28 @@ pub struct Measured {
     pub cpu: Vec<f64>,
 }
 
-/// Runs all contestants in every round, `calls` times in a row, and begins each round with another one.
+/// The places of `count` contestants in the order of one round: shuffled, and the same in every run.
+pub fn order(round: usize, count: usize) -> Vec<usize> {
+    let mut state = (round as u32 + 1).wrapping_mul(0x9e37_79b9);
+    let mut places: Vec<usize> = (0..count).collect();
+    for last in (1..count).rev() {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        places.swap(last, state as usize % (last + 1));
+    }
+    places
+}
+
+/// Runs all contestants in every round, `calls` times in a row after some calls that do not count.
 pub fn measure(options: &Options, calls: usize, mut contestants: Vec<Contestant<'_>>) -> Vec<Measured> {
     contestants.retain(|contestant| options.wants(contestant.name));
     let mut measured: Vec<Measured> = contestants
         .iter()
         .map(|contestant| Measured { name: contestant.name, wall: Vec::new(), cpu: Vec::new() })
         .collect();
-    for contestant in &mut contestants {
-        for _ in 0..calls.div_ceil(10) {
-            (contestant.run)();
-        }
-    }
     for round in 0..options.rounds {
-        for place in 0..contestants.len() {
-            let place = (place + round) % contestants.len();
+        for place in order(round, contestants.len()) {
             let (wall, cpu) = one_round(&mut contestants[place], calls);
             measured[place].wall.push(wall);
             measured[place].cpu.push(cpu);
@@ -144,6 +152,9 @@ pub fn measure(options: &Options, calls: usize, mut contestants: Vec<Contestant<
 }
 
 fn one_round(contestant: &mut Contestant<'_>, calls: usize) -> (f64, f64) {
+    for _ in 0..calls.div_ceil(10) {
+        (contestant.run)();
+    }
     let mut walls = Vec::with_capacity(calls);
     let before = own_cpu();
     for _ in 0..calls {

@@ -1,6 +1,6 @@
 //! How fast is a large output captured, at which price? One gibibyte of `head -c 1G /dev/zero`.
 
-use procession_benches::{Options, Table, apart, median, number};
+use procession_benches::{Options, Table, apart, median, number, order};
 
 type Work = fn(()) -> Vec<u8>;
 
@@ -33,8 +33,7 @@ fn main() {
     let wanted = CONTESTANTS.iter().filter(|(name, _)| options.wants(name));
     let mut rows: Vec<(&str, Vec<apart::Sample>)> = wanted.map(|(name, _)| (*name, Vec::new())).collect();
     for round in 0..options.rounds {
-        for place in 0..rows.len() {
-            let place = (place + round) % rows.len();
+        for place in order(round, rows.len()) {
             let (name, samples) = &mut rows[place];
             samples.push(apart::measure(name));
         }

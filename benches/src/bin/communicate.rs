@@ -1,7 +1,7 @@
 //! How fast do bytes go through a filter (`cat`) and back, at which price in processor time and memory? Every contestant runs in
 //! a process of its own, and the bytes are checked.
 
-use procession_benches::{Options, Table, apart, median, number};
+use procession_benches::{Options, Table, apart, median, number, order};
 use std::io::{Read, Write};
 use std::process::Stdio;
 
@@ -35,8 +35,7 @@ fn main() {
         let wanted = CONTESTANTS.iter().filter(|(name, _)| only.is_none_or(|only| name.contains(only)));
         let mut samples: Vec<(&str, Vec<apart::Sample>)> = wanted.map(|(name, _)| (*name, Vec::new())).collect();
         for round in 0..options.rounds {
-            for place in 0..samples.len() {
-                let place = (place + round) % samples.len();
+            for place in order(round, samples.len()) {
                 let (name, samples) = &mut samples[place];
                 samples.push(apart::measure(&format!("{name}/{size_name}")));
             }

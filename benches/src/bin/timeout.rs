@@ -1,6 +1,6 @@
 //! How late is a limit of time noticed, how early (which is wrong), and how soon the end of a child?
 
-use procession_benches::{Options, Table, median, number};
+use procession_benches::{Options, Table, median, number, order};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use wait_timeout::ChildExt;
@@ -160,8 +160,7 @@ fn run(options: &Options, contestants: &[(&'static str, Work)], limit: Duration)
     let wanted = contestants.iter().filter(|(name, _)| options.wants(name));
     let mut rows: Vec<(&str, Work, Vec<f64>)> = wanted.map(|&(name, work)| (name, work, Vec::new())).collect();
     for round in 0..options.rounds {
-        for place in 0..rows.len() {
-            let place = (place + round) % rows.len();
+        for place in order(round, rows.len()) {
             let (_, work, samples) = &mut rows[place];
             samples.push(work(limit).as_secs_f64());
         }
