@@ -86,10 +86,11 @@ impl Text {
     /// # Errors
     /// In strict mode, if bytes are no text in this encoding; also a sequence cut off at the end.
     pub fn decode(&self, bytes: &[u8]) -> Result<String, DecodeError> {
-        if self.encoding == UTF_8 && self.newlines == Newlines::Keep {
-            if let Ok(text) = std::str::from_utf8(bytes) {
-                return Ok(text.to_owned());
-            }
+        if self.encoding == UTF_8
+            && self.newlines == Newlines::Keep
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return Ok(text.to_owned());
         }
         let mut text = String::new();
         let mut decoder = self.decoder();

@@ -1,7 +1,7 @@
 //! The driver for one child: feeds its machine with readiness from one `ppoll`, on the caller's thread. Decides in which order
 //! the facts are looked at: bytes, the stop in progress, the end of the process, the deadline.
 
-use crate::child::Child;
+use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::{self, Progress, Stopper};
@@ -45,6 +45,7 @@ pub(super) fn drive(
         stopper: None,
         cause: Cause::Ended,
         until: Deadline::NEVER,
+        grown: [false; 2],
     };
     drive.prepare()?;
     // What can be written now need not be waited for; what can be read now is most likely nothing.
@@ -85,6 +86,8 @@ struct Drive<'a> {
     cause: Cause,
     /// Until when to wait for readiness.
     until: Deadline,
+    /// Which pipes were asked to be larger.
+    grown: [bool; 2],
 }
 
 impl Drive<'_> {
@@ -123,9 +126,10 @@ impl Drive<'_> {
     }
 
     fn read(&mut self, stream: Stream) -> Result<(), Error> {
-        let (end, step) = match stream {
-            Stream::Stdout => (&mut self.child.stdout, "read stdout"),
-            Stream::Stderr => (&mut self.child.stderr, "read stderr"),
+        let [stdout_grown, stderr_grown] = &mut self.grown;
+        let (end, grown, step) = match stream {
+            Stream::Stdout => (&mut self.child.stdout, stdout_grown, "read stdout"),
+            Stream::Stderr => (&mut self.child.stderr, stderr_grown, "read stderr"),
         };
         let Some(reader) = end else {
             self.machine.cut_off(stream, Vec::new());
@@ -137,8 +141,10 @@ impl Drive<'_> {
             full |= count >= PIPE_FULL;
             Ok(count)
         });
-        if full {
-            grow(reader);
+        if full && !*grown {
+            *grown = true;
+            // A wish: an unprivileged user may have used up the quota of pipe pages.
+            let _: io::Result<usize> = sys::pipe::set_size(reader.as_fd(), PIPE_SIZE);
         }
         if ended.map_err(|error| Error::io(step, error))? {
             *end = None;
@@ -267,19 +273,16 @@ impl Drive<'_> {
             self.child.handle.wait_ended(Deadline::NEVER)?;
             return Ok(Ending::Over { cause: self.cause, survivors: Vec::new() });
         };
+        // The plan has done what it could; drop does not do it again.
+        self.child.settings.kill_on_drop = KillOnDrop::No;
         let ended = self.child.handle.wait_ended(Deadline::after(LOOK))?;
         let report = stopper.report(&self.child.handle, ended.map(|ended| ended.status));
         Ok(Ending::Over { cause: self.cause, survivors: report.survivors().to_vec() })
     }
 }
 
-/// A wish: an unprivileged user may have used up the quota of pipe pages.
-fn grow(reader: &mut PipeReader) {
-    let _: io::Result<usize> = sys::pipe::set_size(reader.as_fd(), PIPE_SIZE);
-}
-
 /// Who keeps the pipe open.
 fn holders(end: &PipeReader) -> Vec<ProcessEntry> {
     let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_holders(inode).into_iter().map(handle::entry).collect()
+    procfs::pipe_writers(inode).into_iter().map(handle::entry).collect()
 }

@@ -54,11 +54,12 @@ impl Notice {
 
     /// The descriptor. If there is none yet, one is made, which needs the process to be ours and unreaped.
     pub(crate) fn fd(&self, pid: i32, unreaped: bool) -> Option<BorrowedFd<'_>> {
-        if self.descriptor.get().is_none() && unreaped {
-            if let Some(made) = self.make(pid) {
-                // Another thread may have been faster; then ours is closed.
-                let _ = self.descriptor.set(made);
-            }
+        if self.descriptor.get().is_none()
+            && unreaped
+            && let Some(made) = self.make(pid)
+        {
+            // Another thread may have been faster; then ours is closed.
+            let _ = self.descriptor.set(made);
         }
         self.descriptor.get().map(|descriptor| match descriptor {
             Descriptor::Pidfd(fd) | Descriptor::Pipe(fd) => fd.as_fd(),

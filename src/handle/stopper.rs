@@ -147,14 +147,14 @@ impl Stopper {
 
     fn look(&mut self, handle: &ProcessHandle, pipes: &[u64]) -> bool {
         let birth = &handle.inner.birth;
-        let unreaped = handle.ended().is_none();
+        let (pid, group) = (handle.ended().is_none().then_some(birth.pid), birth.leads_group);
         let roots = match self.plan.scope {
             Scope::Process => return false,
-            Scope::Group => Roots { pid: birth.pid, group: birth.leads_group && unreaped, ..Roots::default() },
+            Scope::Group => Roots { pid, group, ..Roots::default() },
             Scope::Tree => Roots {
-                pid: birth.pid,
-                group: birth.leads_group && unreaped,
-                session: birth.leads_session && unreaped,
+                pid,
+                group,
+                session: birth.leads_session,
                 descendants: true,
                 mark: birth.mark.as_deref(),
                 pipes,

@@ -12,7 +12,7 @@
 
 use super::errno;
 use super::step::Step;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 pub(crate) struct Job<'a> {
     /// What to do before exec, in order.
     pub(crate) steps: &'a [Step],
-    /// The program, in the order in which the places are tried; each ends with a zero byte.
+    /// The program, in the order in which the places are tried, ended by a null pointer.
     pub(crate) candidates: &'a [*const c_char],
     /// The arguments, ended by a null pointer.
     pub(crate) argv: &'a [*const c_char],
@@ -32,6 +32,7 @@ pub(crate) struct Job<'a> {
 
 /// What the child tells its parent, in memory that both share. All zero: nothing failed.
 #[derive(Debug, Default)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(crate) struct Report {
     /// Set as the first thing the child does, so that a parent can tell shared memory from a copy.
     alive: AtomicI32,
@@ -50,6 +51,7 @@ pub(crate) struct Failure {
     pub(crate) errno: i32,
 }
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // nobody shares memory with a child there
 impl Report {
     /// Whether the child has run at all in this memory.
     pub(crate) fn is_alive(&self) -> bool {
@@ -92,6 +94,9 @@ impl Job<'_> {
     pub(crate) fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
+            if path.is_null() {
+                break;
+            }
             // SAFETY: path, argv and envp are zero-ended strings and null-ended lists that live until exec replaces them.
             unsafe { libc::execve(path, self.argv.as_ptr(), self.envp.as_ptr()) };
             match errno::last() {
@@ -443,10 +448,11 @@ fn mark_listed(first: RawFd, last: RawFd) -> Taken {
         // struct linux_dirent64: inode 8, offset 8, length 2, type 1, name.
         while let (Some(&[low, high]), Some(name)) = (rest.get(16..18), rest.get(19..)) {
             let length = u16::from_ne_bytes([low, high]) as usize;
-            if let Some(fd) = CStr::from_bytes_until_nul(name).ok().and_then(number) {
-                if fd >= first && fd <= last {
-                    mark(fd);
-                }
+            if let Some(fd) = std::ffi::CStr::from_bytes_until_nul(name).ok().and_then(number)
+                && fd >= first
+                && fd <= last
+            {
+                mark(fd);
             }
             let Some(next) = rest.get(length.max(1)..) else { break };
             rest = next;
@@ -458,7 +464,7 @@ fn mark_listed(first: RawFd, last: RawFd) -> Taken {
 }
 
 #[cfg(target_os = "linux")]
-fn number(name: &CStr) -> Option<RawFd> {
+fn number(name: &std::ffi::CStr) -> Option<RawFd> {
     let mut value: RawFd = 0;
     for &byte in name.to_bytes() {
         if !byte.is_ascii_digit() {

@@ -4,8 +4,8 @@
 
 use super::after_fork::{Failure, Job};
 use super::step::Step;
+use super::strings::Pointers;
 use super::{fd, pipe};
-use std::ffi::{CString, c_char};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -19,9 +19,9 @@ pub(crate) type Hook = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 /// Owned by the closure, for the child to borrow.
 pub(crate) struct Parts {
     pub(crate) steps: Vec<Step>,
-    pub(crate) candidates: Vec<CString>,
-    pub(crate) argv: Vec<CString>,
-    pub(crate) envp: Vec<CString>,
+    pub(crate) candidates: Pointers,
+    pub(crate) argv: Pointers,
+    pub(crate) envp: Pointers,
     pub(crate) hooks: Vec<Hook>,
     /// How many steps come before the hooks.
     pub(crate) steps_before_hooks: usize,
@@ -30,21 +30,6 @@ pub(crate) struct Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Parts").field("steps", &self.steps).finish_non_exhaustive()
-    }
-}
-
-/// Null-ended pointer lists. Shared with the child read-only.
-struct Pointers(Vec<*const c_char>);
-
-// SAFETY: the pointers lead into heap memory of `Parts`, which is owned beside them and never changed.
-unsafe impl Send for Pointers {}
-// SAFETY: as above; nothing is written through them.
-unsafe impl Sync for Pointers {}
-
-impl Pointers {
-    fn new(strings: &[CString], null: bool) -> Pointers {
-        let end = null.then_some(std::ptr::null());
-        Pointers(strings.iter().map(|string| string.as_ptr()).chain(end).collect())
     }
 }
 
@@ -80,16 +65,17 @@ fn read_failure(reader: &OwnedFd) -> Option<Refusal> {
 }
 
 fn hook(command: &mut process::Command, parts: Parts, writer: OwnedFd) {
-    let candidates = Pointers::new(&parts.candidates, false);
-    let argv = Pointers::new(&parts.argv, true);
-    let envp = Pointers::new(&parts.envp, true);
     let child = move || -> io::Result<()> {
-        // Capture everything whole: a closure takes only the fields it names, and the strings behind the pointers would be
-        // freed before it runs.
-        let (parts, candidates, argv, envp) = (&parts, &candidates, &argv, &envp);
+        // Capture the whole: a closure takes only the fields it names, and pointers are no owners.
+        let parts = &parts;
         let (before, after) = parts.steps.split_at(parts.steps_before_hooks.min(parts.steps.len()));
-        let mut job =
-            Job { steps: before, candidates: &candidates.0, argv: &argv.0, envp: &envp.0, report: Default::default() };
+        let mut job = Job {
+            steps: before,
+            candidates: parts.candidates.get(),
+            argv: parts.argv.get(),
+            envp: parts.envp.get(),
+            report: Default::default(),
+        };
         let (failure, hook) = 'failed: {
             if let Err(failure) = job.prepare() {
                 break 'failed (failure, false);

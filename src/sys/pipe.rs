@@ -1,10 +1,10 @@
 //! pipe(7): pairs that are close-on-exec from birth, their size, and writes that never raise SIGPIPE in the host.
 #![allow(unsafe_code)]
 
-use super::errno::{check, retry};
+use super::errno::retry;
 use super::{fd, mask};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// A pipe: the end to read from and the end to write to, both above descriptor 2.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -16,6 +16,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// the quota of pipe pages, and other systems have no such call.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<usize> {
+    use super::errno::check;
+    use std::os::fd::AsRawFd;
     let size = libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX);
     // SAFETY: F_SETPIPE_SZ takes an integer and changes only the kernel's buffer of this pipe.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, size) }).map(|size| size as usize)
