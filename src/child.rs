@@ -46,6 +46,8 @@ pub struct Child {
     pub(crate) handle: ProcessHandle,
     /// A conversation that was begun and not finished.
     pub(crate) machine: Option<Machine>,
+    /// Until when its pipes may stay open; set when a conversation has seen the end of the process.
+    pub(crate) drain: Deadline,
     pub(crate) settings: Settings,
 }
 
@@ -98,6 +100,7 @@ impl Command {
             stderr: spawned.stderr,
             handle: spawned.handle,
             machine: None,
+            drain: Deadline::NEVER,
             settings: Settings {
                 limits: self.limits,
                 accepted: self.accepted.clone(),
@@ -133,7 +136,8 @@ impl Child {
     /// If the system refuses to wait.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        self.handle.wait()
+        let ended = self.handle.wait_ended_alone(Deadline::NEVER)?;
+        Ok(ended.map_or(ExitStatus::UNKNOWN, |ended| ended.status))
     }
 
     /// Closes our end of standard input, if there is one, and waits at most this long. `None` if the child still runs then;

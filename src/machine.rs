@@ -7,7 +7,7 @@ use crate::output::{Captured, Completeness, ProcessEntry};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// An output stream of the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,8 +137,17 @@ struct Feed {
 
 /// A piece of input, and how far it has been written.
 enum Part {
-    Bytes { bytes: Arc<Vec<u8>>, offset: usize },
-    Reader { reader: Box<dyn Read + Send>, buffer: Vec<u8>, offset: usize },
+    Bytes {
+        bytes: Arc<Vec<u8>>,
+        offset: usize,
+    },
+    /// The mutex is never locked: it lets threads share a child whose reader they cannot share.
+    Reader {
+        reader: Mutex<Box<dyn Read + Send>>,
+        buffer: Vec<u8>,
+        filled: usize,
+        offset: usize,
+    },
 }
 
 /// How much is taken from a reader at a time.
@@ -148,21 +157,29 @@ impl Part {
     fn new(input: Opened) -> Part {
         match input {
             Opened::Bytes(bytes) => Part::Bytes { bytes, offset: 0 },
-            Opened::Reader(reader) => Part::Reader { reader, buffer: Vec::new(), offset: 0 },
+            Opened::Reader(reader) => {
+                Part::Reader { reader: Mutex::new(reader), buffer: Vec::new(), filled: 0, offset: 0 }
+            }
         }
     }
 
-    /// The bytes that come next; empty at the end.
+    /// Whether the next bytes must be asked from a reader, which may take its time.
+    fn is_spent_reader(&self) -> bool {
+        matches!(self, Part::Reader { filled, offset, .. } if offset == filled)
+    }
+
+    /// The bytes that come next; empty at the end. A reader is asked once, and what it has is passed on.
     fn next(&mut self) -> io::Result<&[u8]> {
         match self {
             Part::Bytes { bytes, offset } => Ok(bytes.get(*offset..).unwrap_or_default()),
-            Part::Reader { reader, buffer, offset } => {
-                if *offset == buffer.len() {
-                    buffer.clear();
-                    *offset = 0;
-                    crate::sys::errno::retry(|| reader.by_ref().take(READER_CHUNK as u64).read_to_end(buffer))?;
+            Part::Reader { reader, buffer, filled, offset } => {
+                if *offset == *filled {
+                    buffer.resize(READER_CHUNK, 0);
+                    let reader = reader.get_mut().unwrap_or_else(PoisonError::into_inner);
+                    (*filled, *offset) = (0, 0);
+                    *filled = crate::sys::errno::retry(|| reader.read(buffer))?;
                 }
-                Ok(buffer.get(*offset..).unwrap_or_default())
+                Ok(buffer.get(*offset..*filled).unwrap_or_default())
             }
         }
     }
@@ -185,7 +202,12 @@ impl fmt::Debug for Part {
 
 impl Feed {
     fn write(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
+        let mut given = 0;
         while let Some(part) = self.parts.front_mut() {
+            // A child that takes everything at once must not keep us from looking at its output and at the clock.
+            if given >= TURN_MAX || (given > 0 && part.is_spent_reader()) {
+                return Ok(());
+            }
             let bytes = part.next()?;
             if bytes.is_empty() {
                 self.parts.pop_front();
@@ -195,6 +217,7 @@ impl Feed {
                 Ok(count) => {
                     part.advance(count);
                     self.accepted += count as u64;
+                    given += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 // The child does not want it: not an error of the run, but a fact of it.
@@ -457,6 +480,21 @@ mod tests {
         assert_eq!(machine.input(), (15, false));
         assert!(!machine.wants_to_write());
         assert!(!machine.add_input(Opened::Bytes(Arc::new(Vec::new()))), "the end has been said");
+    }
+
+    #[test]
+    fn one_turn_of_writing_is_bounded_and_asks_a_reader_once() {
+        let mut machine = machine(10, Overflow::Fail);
+        machine.add_input(Opened::Bytes(Arc::new(vec![0; 3 * TURN_MAX])));
+        machine.add_input(Opened::Reader(Box::new(io::repeat(0))));
+        for turn in 1..=3 {
+            assert!(!machine.write(|bytes| Ok(bytes.len().min(65_536))).unwrap());
+            assert_eq!(machine.input(), ((turn * TURN_MAX) as u64, false));
+        }
+        for turn in 1..=3 {
+            assert!(!machine.write(|bytes| Ok(bytes.len())).unwrap());
+            assert_eq!(machine.input(), ((3 * TURN_MAX + turn * READER_CHUNK) as u64, false));
+        }
     }
 
     #[test]

@@ -41,7 +41,6 @@ pub(super) fn drive(
         child,
         machine,
         exited: false,
-        drain: Deadline::NEVER,
         stopper: None,
         cause: Cause::Ended,
         until: Deadline::NEVER,
@@ -80,8 +79,6 @@ struct Drive<'a> {
     machine: &'a mut Machine,
     /// The process has ended; it is not reaped before the conversation is over.
     exited: bool,
-    /// Until when pipes may stay open after that.
-    drain: Deadline,
     stopper: Option<(Stopper, Vec<u64>)>,
     cause: Cause,
     /// Until when to wait for readiness.
@@ -170,7 +167,7 @@ impl Drive<'_> {
         }
         if self.exited {
             self.begin_drain(self.child.settings.drain);
-            if self.drain.has_passed() || (stop.is_some() && deadline.has_passed()) {
+            if self.child.drain.has_passed() || (stop.is_some() && deadline.has_passed()) {
                 return Ok(Decision::Over);
             }
         }
@@ -188,7 +185,7 @@ impl Drive<'_> {
                 }
             }
         }
-        self.until = deadline.earlier(self.drain);
+        self.until = deadline.earlier(self.child.drain);
         Ok(Decision::Wait)
     }
 
@@ -199,9 +196,10 @@ impl Drive<'_> {
         self.cause = cause;
     }
 
+    /// Once: a conversation that is continued goes on with the drain that has begun.
     fn begin_drain(&mut self, drain: Duration) {
-        if self.drain == Deadline::NEVER {
-            self.drain = Deadline::after(drain);
+        if self.child.drain == Deadline::NEVER {
+            self.child.drain = Deadline::after(drain);
         }
     }
 
@@ -220,9 +218,9 @@ impl Drive<'_> {
             }
             Progress::Over => {
                 self.begin_drain(self.child.settings.drain.min(DRAIN_AFTER_STOP));
-                self.until = self.drain;
+                self.until = self.child.drain;
                 // What exceeds the limit is not read any more, so there is no end of file to wait for.
-                let over = self.machine.is_done() || self.cause == Cause::Overflow || self.drain.has_passed();
+                let over = self.machine.is_done() || self.cause == Cause::Overflow || self.child.drain.has_passed();
                 Ok(over.then_some(Decision::Over))
             }
         }
@@ -256,8 +254,31 @@ impl Drive<'_> {
         Ok(ready)
     }
 
+    /// What the process wrote before its end is in its pipes by now, and so is the end of file if nobody else holds them. With
+    /// a short drain nobody may have looked since.
+    fn read_what_is_there(&mut self) -> Result<(), Error> {
+        for stream in STREAMS {
+            for _ in 0..LAST_READS {
+                let end = match stream {
+                    Stream::Stdout => &self.child.stdout,
+                    Stream::Stderr => &self.child.stderr,
+                };
+                let Some(end) = end.as_ref().filter(|_| self.machine.wants_to_read(stream)) else { break };
+                let ready = poll::wait_readable(end.as_fd(), Deadline::now().moment());
+                if !ready.map_err(|error| Error::io("poll", error))? {
+                    break;
+                }
+                self.read(stream)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing is waited for any more but the reaping of a process that has ended.
     fn finish(mut self) -> Result<Ending, Error> {
+        if self.machine.overflowed().is_none() {
+            self.read_what_is_there()?;
+        }
         for stream in STREAMS {
             if self.machine.wants_to_read(stream) {
                 let end = match stream {
@@ -270,7 +291,7 @@ impl Drive<'_> {
         self.machine.end_input();
         self.child.stdin = None;
         let Some((stopper, _)) = self.stopper.take() else {
-            self.child.handle.wait_ended(Deadline::NEVER)?;
+            self.child.handle.wait_ended_alone(Deadline::NEVER)?;
             return Ok(Ending::Over { cause: self.cause, survivors: Vec::new() });
         };
         // The plan has done what it could; drop does not do it again.
@@ -280,6 +301,9 @@ impl Drive<'_> {
         Ok(Ending::Over { cause: self.cause, survivors: report.survivors().to_vec() })
     }
 }
+
+/// How often a pipe is read again before it is given up.
+const LAST_READS: usize = 16;
 
 /// Who keeps the pipe open.
 fn holders(end: &PipeReader) -> Vec<ProcessEntry> {

@@ -169,14 +169,13 @@ impl ProcessHandle {
     /// If the system does not allow it, because the process changed its user.
     pub fn send_signal(&self, signal: Signal) -> Result<bool, Error> {
         let ended = self.lock();
-        if ended.is_some() {
+        // The kernel takes signals for the dead as long as they are unreaped.
+        if ended.is_some() || matches!(self.exit_state(), Ok(true)) {
             return Ok(false);
         }
-        let pid = self.inner.birth.pid;
         let sent = match self.inner.birth.notice.pidfd() {
             Some(pidfd) => sys::pidfd::send_signal(pidfd, signal.number()),
-            // Not reaped, and the lock is held: the number is still his.
-            None => kill(pid, signal.number()),
+            None => self.kill_unreaped(self.inner.birth.pid, signal),
         };
         drop(ended);
         match sent {
@@ -216,8 +215,7 @@ impl ProcessHandle {
         if ended.is_some() {
             return Ok(false);
         }
-        // Not reaped, and the lock is held: the group's number is still his.
-        let sent = kill(-self.inner.birth.pid, signal.number());
+        let sent = self.kill_unreaped(-self.inner.birth.pid, signal);
         drop(ended);
         match sent {
             Ok(()) => Ok(true),
@@ -263,14 +261,39 @@ impl ProcessHandle {
         self.inner.birth.notice.fd(self.inner.birth.pid, ended.is_none())
     }
 
+    /// Whether the process's number still means it: nobody has reaped it.
+    pub(crate) fn owns_number(&self) -> bool {
+        let ended = self.lock();
+        ended.is_none() && self.exit_state().is_ok()
+    }
+
+    /// Whether it has ended. An error if it is not ours to wait for: reaped by somebody else, or this is a forked copy of the
+    /// program.
+    fn exit_state(&self) -> io::Result<bool> {
+        wait::has_ended(self.who(), Patience::Look)
+    }
+
+    /// A signal by number, with the lock held. If nobody has reaped the process the number is still its own.
+    fn kill_unreaped(&self, number: i32, signal: Signal) -> io::Result<()> {
+        if self.exit_state().is_err() {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        kill(number, signal.number())
+    }
+
+    /// As [`wait_ended`](Self::wait_ended), in one call if this is the only handle.
+    pub(crate) fn wait_ended_alone(&mut self, deadline: Deadline) -> Result<Option<Ended>, Error> {
+        // Nobody else can have a reference, so nobody can want the lock while we wait inside it.
+        if deadline == Deadline::NEVER && Arc::get_mut(&mut self.inner).is_some() {
+            return self.reap(Patience::Wait);
+        }
+        self.wait_ended(deadline)
+    }
+
     /// Waits for the end and reaps. `None` if the deadline came first.
     pub(crate) fn wait_ended(&self, deadline: Deadline) -> Result<Option<Ended>, Error> {
         if let Some(ended) = self.ended() {
             return Ok(Some(ended));
-        }
-        // Nobody else holds the handle, so nobody can want the lock while we wait inside it.
-        if deadline == Deadline::NEVER && Arc::strong_count(&self.inner) == 1 {
-            return self.reap(Patience::Wait);
         }
         if !self.wait_exit(deadline)? {
             return Ok(None);
@@ -300,7 +323,9 @@ impl ProcessHandle {
             return Ok(true);
         }
         if let Some(fd) = self.notice() {
-            return poll::wait_readable(fd, deadline.moment()).map_err(|error| self.error("poll", error));
+            let seen = poll::wait_readable(fd, deadline.moment()).map_err(|error| self.error("poll", error))?;
+            // A thread may not have come to announce what has happened already.
+            return Ok(seen || (self.inner.birth.notice.pidfd().is_none() && self.has_exited()));
         }
         if let Some(ended) = self.inner.birth.notice.wait_without_descriptor(deadline) {
             let ended = ended.map_err(|error| self.error("wait", error))?;
@@ -331,7 +356,7 @@ impl ProcessHandle {
         if ended.is_some() {
             return true;
         }
-        match wait::has_ended(self.who(), Patience::Look) {
+        match self.exit_state() {
             Ok(exited) => exited,
             // Not ours to wait for: somebody else reaped it, or this is a forked copy of the program.
             Err(_) => self.inner.birth.notice.pidfd().is_none_or(|fd| readable_now(fd)),

@@ -41,7 +41,9 @@ impl Notice {
 
     /// For a child of std's. `portable` means that no pidfd is to be used although there might be one.
     pub(crate) fn of_std(child: process::Child, portable: bool) -> Notice {
-        Notice { descriptor: OnceLock::new(), portable, child: Some(Mutex::new(child)) }
+        // Now the number is surely his; later somebody else may have reaped him.
+        let pidfd = if portable { None } else { pidfd::open(child.id() as i32).ok() };
+        Notice { portable, child: Some(Mutex::new(child)), ..Notice::new(pidfd) }
     }
 
     /// The pidfd, if there is one already.

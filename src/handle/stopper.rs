@@ -147,7 +147,8 @@ impl Stopper {
 
     fn look(&mut self, handle: &ProcessHandle, pipes: &[u64]) -> bool {
         let birth = &handle.inner.birth;
-        let (pid, group) = (handle.ended().is_none().then_some(birth.pid), birth.leads_group);
+        // A number that may have been given away says nothing about who belongs to whom.
+        let (pid, group) = (handle.owns_number().then_some(birth.pid), birth.leads_group);
         let roots = match self.plan.scope {
             Scope::Process => return false,
             Scope::Group => Roots { pid, group, ..Roots::default() },

@@ -12,6 +12,7 @@ mod nslookup;
 mod routes;
 mod spawn;
 mod stop;
+mod talk;
 mod terminal;
 mod tidy;
 mod verbs;
