@@ -121,12 +121,12 @@ fn bind(plan: &Plan) -> Result<Bound, Error> {
             map.push((*number, source));
         }
     }
-    // Whatever of ours has a number that the child wants for something else moves above all of them.
-    let above = map.iter().map(|(target, _)| *target).max().unwrap_or(2).max(2) + 1;
+    // Whatever of ours has a number that the child wants for something else moves to one that it does not want.
+    let wanted: Vec<RawFd> = map.iter().map(|(target, _)| *target).collect();
     let lift = plan::to_lift(&map);
     for ((_, source), lift) in map.iter_mut().zip(lift) {
         if lift {
-            let copy = lifted(*source, above)?;
+            let copy = lifted(*source, &wanted)?;
             *source = copy.as_raw_fd();
             theirs.push(copy);
         }
@@ -141,25 +141,21 @@ fn bind(plan: &Plan) -> Result<Bound, Error> {
     bound.steps.extend(before.into_iter().cloned());
     bound.steps.extend(moves);
     for step in after {
-        let step = bind_step(plan, step, above, &mut bound)?;
+        let step = bind_step(plan, step, &wanted, &mut bound)?;
         bound.steps.extend(step);
     }
     Ok(bound)
 }
 
-fn lifted(source: RawFd, above: RawFd) -> Result<OwnedFd, Error> {
-    let copy = fd::duplicate_number(source).map_err(|error| Error::io("dup", error))?;
-    if copy.as_raw_fd() >= above {
-        return Ok(copy);
-    }
-    fd::duplicate_from(copy.as_fd(), above).map_err(|error| Error::io("dup", error))
+fn lifted(source: RawFd, wanted: &[RawFd]) -> Result<OwnedFd, Error> {
+    fd::duplicate_avoiding(source, wanted).map_err(|error| Error::io("dup", error))
 }
 
-fn bind_step(plan: &Plan, step: &Step, above: RawFd, bound: &mut Bound) -> Result<Option<Step>, Error> {
+fn bind_step(plan: &Plan, step: &Step, wanted: &[RawFd], bound: &mut Bound) -> Result<Option<Step>, Error> {
     Ok(Some(match step {
         Step::DirectoryDescriptor(UNBOUND) => {
             let Some(directory) = &plan.directory else { return Ok(None) };
-            let copy = lifted(directory.0.as_raw_fd(), above)?;
+            let copy = lifted(directory.0.as_raw_fd(), wanted)?;
             let number = copy.as_raw_fd();
             bound._theirs.push(copy);
             Step::DirectoryDescriptor(number)
@@ -168,7 +164,7 @@ fn bind_step(plan: &Plan, step: &Step, above: RawFd, bound: &mut Bound) -> Resul
             let failed = |error| Error::io("foreground", error).path("/dev/tty");
             let terminal = sys::terminal::open().map_err(failed)?;
             let before = sys::terminal::foreground(terminal.as_fd()).map_err(failed)?;
-            let copy = lifted(terminal.as_raw_fd(), above)?;
+            let copy = lifted(terminal.as_raw_fd(), wanted)?;
             let number = copy.as_raw_fd();
             bound._theirs.push(copy);
             bound.foreground = Some(Foreground { terminal, before });
@@ -183,7 +179,7 @@ fn bind_step(plan: &Plan, step: &Step, above: RawFd, bound: &mut Bound) -> Resul
             let path = directory.join("cgroup.procs");
             let file = File::options().write(true).open(&path);
             let file = file.map_err(|error| Error::io("cgroup", error).path(path))?;
-            let copy = lifted(file.as_raw_fd(), above)?;
+            let copy = lifted(file.as_raw_fd(), wanted)?;
             let number = copy.as_raw_fd();
             bound._theirs.push(copy);
             Step::ControlGroup { procs: number }

@@ -101,6 +101,7 @@ impl Job<'_> {
             unsafe { libc::execve(path, self.argv.as_ptr(), self.envp.as_ptr()) };
             match errno::last() {
                 libc::EACCES => errno = libc::EACCES,
+                missing @ (libc::ENOENT | libc::ENOTDIR) if errno != libc::EACCES => errno = missing,
                 libc::ENOENT | libc::ENOTDIR => {}
                 other => {
                     errno = other;
@@ -174,7 +175,6 @@ fn set_action(signal: c_int, ignore: bool) -> Taken {
 
 /// Gives every signal that has a handler its default action; what is ignored stays ignored. For routes where the kernel
 /// does not do it (`CLONE_CLEAR_SIGHAND`). Called with all signals blocked.
-#[cfg(target_os = "linux")]
 pub(crate) fn clear_handlers() {
     for signal in 1..=64 {
         // SAFETY: an all-zero sigaction is a valid place to read into.
@@ -188,8 +188,14 @@ pub(crate) fn clear_handlers() {
     }
 }
 
-/// Restores a mask, for routes that had every signal blocked across the clone.
-#[cfg(target_os = "linux")]
+/// Ignores a signal that the host ignores: std gives SIGPIPE its default action, and whether the child wants that is for
+/// the steps to say.
+pub(crate) fn ignore_again(signal: c_int) {
+    // A number that the host ignores is valid, so this cannot fail.
+    let _ = set_action(signal, true);
+}
+
+/// Restores a mask, for routes that had every signal blocked across the birth.
 pub(crate) fn restore_mask(mask: &libc::sigset_t) {
     // SAFETY: the mask is a valid set; SIG_SETMASK with it cannot fail.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };

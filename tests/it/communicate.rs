@@ -698,13 +698,13 @@ fn what_exceeds_the_limit_of_one_stream_is_no_matter_of_the_other() {
 /// Sends SIGUSR1 to the calling thread a thousand times a second.
 fn with_interruptions(body: impl FnOnce()) {
     let over = AtomicBool::new(false);
-    // SAFETY: no arguments.
-    let target = unsafe { libc::pthread_self() };
+    // A number on some systems and a pointer on others. SAFETY: no arguments.
+    let target = unsafe { libc::pthread_self() } as usize;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 // SAFETY: the thread lives at least as long as this scope.
-                unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
+                unsafe { libc::pthread_kill(target as libc::pthread_t, libc::SIGUSR1) };
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
