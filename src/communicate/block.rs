@@ -323,5 +323,5 @@ fn grow(end: BorrowedFd<'_>, grown: &mut bool) {
 /// Who keeps the pipe open.
 fn holders(end: &PipeReader) -> Vec<ProcessEntry> {
     let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_writers(inode).into_iter().map(handle::entry).collect()
+    procfs::pipe_writers(&[inode]).into_iter().map(handle::entry).collect()
 }

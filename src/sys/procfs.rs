@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 /// A line of the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,19 +48,24 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that can write to the pipe with this inode.
-pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
-    let name = format!("pipe:[{inode}]");
+/// The processes, other than this one, that can write to one of the pipes with these inodes. Looks at every descriptor of
+/// every process, so it is asked for all pipes at once.
+pub(crate) fn pipe_writers(inodes: &[u64]) -> Vec<i32> {
+    if inodes.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> = inodes.iter().map(|inode| format!("pipe:[{inode}]")).collect();
     let ours = std::process::id() as i32;
-    pids().filter(|&pid| pid != ours && writes_to(pid, name.as_bytes())).collect()
+    pids().filter(|&pid| pid != ours && writes_to(pid, &names)).collect()
 }
 
-fn writes_to(pid: i32, name: &[u8]) -> bool {
+fn writes_to(pid: i32, names: &[String]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
     entries.flatten().any(|entry| {
         // The link's own mode tells how the descriptor was opened.
         let writable = || entry.metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
-        fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name) && writable()
+        let named = |link: PathBuf| names.iter().any(|name| link.as_os_str().as_bytes() == name.as_bytes());
+        fs::read_link(entry.path()).is_ok_and(named) && writable()
     })
 }
 
