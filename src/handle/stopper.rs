@@ -92,7 +92,8 @@ impl Stopper {
         close_stdin: &mut dyn FnMut(),
     ) -> Result<Progress, Error> {
         while !self.over {
-            if self.next == 0 {
+            let beginning = self.next == 0;
+            if beginning {
                 self.look(handle, pipes);
             }
             self.members.retain(Member::is_alive);
@@ -112,7 +113,9 @@ impl Stopper {
             } else if let Some(step) = self.plan.steps.get(self.next).copied() {
                 self.next += 1;
                 self.until = Deadline::after(step.grace);
-                self.look(handle, pipes);
+                if !beginning {
+                    self.look(handle, pipes);
+                }
                 match step.action {
                     Action::CloseStdin => close_stdin(),
                     Action::Signal(signal) => self.signal(handle, signal)?,

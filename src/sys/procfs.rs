@@ -47,24 +47,38 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that can write to the pipe with this inode and not read from it.
+/// The processes, other than this one, that can write to one of the pipes with these inodes and not read from it. Looks at every
+/// descriptor of every process, so it is asked for all pipes at once.
 ///
 /// Whoever can do both is a copy of this process that has not become its program yet: a child that another thread is just
 /// starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else.
-pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
-    let name = format!("pipe:[{inode}]");
+pub(crate) fn pipe_writers(inodes: &[u64]) -> Vec<i32> {
+    if inodes.is_empty() {
+        return Vec::new();
+    }
     let ours = std::process::id() as i32;
-    pids().filter(|&pid| pid != ours && writes_to(pid, name.as_bytes())).collect()
+    pids().filter(|&pid| pid != ours && writes_to(pid, inodes)).collect()
 }
 
-fn writes_to(pid: i32, name: &[u8]) -> bool {
+fn writes_to(pid: i32, inodes: &[u64]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let is_pipe =
-        |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name);
-    // The link's own mode tells how the descriptor was opened.
-    let modes = entries.flatten().filter(is_pipe).filter_map(|entry| Some(entry.metadata().ok()?.permissions().mode()));
-    let modes = modes.fold(0, |all, mode| all | mode);
-    modes & 0o200 != 0 && modes & 0o400 == 0
+    // How each of the pipes is held: the link's own mode tells how a descriptor was opened.
+    let mut modes = vec![0; inodes.len()];
+    for entry in entries.flatten() {
+        let Some(inode) = fs::read_link(entry.path()).ok().and_then(|link| pipe_inode(link.as_os_str().as_bytes()))
+        else {
+            continue;
+        };
+        for (mode, _) in modes.iter_mut().zip(inodes).filter(|(_, wanted)| **wanted == inode) {
+            *mode |= entry.metadata().map_or(0, |link| link.permissions().mode());
+        }
+    }
+    modes.iter().any(|mode| mode & 0o200 != 0 && mode & 0o400 == 0)
+}
+
+/// `pipe:[INODE]`
+fn pipe_inode(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link.strip_prefix(b"pipe:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -124,7 +138,7 @@ mod tests {
         // As a child is between its birth and its program, and as a descendant is.
         let mut copy = sleeper(reader.try_clone().unwrap().into());
         let mut descendant = sleeper(Stdio::null());
-        let writers = pipe_writers(inode);
+        let writers = pipe_writers(&[inode]);
         for child in [&mut copy, &mut descendant] {
             child.kill().unwrap();
             child.wait().unwrap();
