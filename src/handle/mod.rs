@@ -300,7 +300,9 @@ impl ProcessHandle {
             return Ok(true);
         }
         if let Some(fd) = self.notice() {
-            return poll::wait_readable(fd, deadline.moment()).map_err(|error| self.error("poll", error));
+            let seen = poll::wait_readable(fd, deadline.moment()).map_err(|error| self.error("poll", error))?;
+            // A pipe is closed by a thread, which may be late.
+            return Ok(seen || self.has_exited());
         }
         if let Some(ended) = self.inner.birth.notice.wait_without_descriptor(deadline) {
             let ended = ended.map_err(|error| self.error("wait", error))?;
