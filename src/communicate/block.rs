@@ -177,9 +177,7 @@ impl Drive<'_> {
     }
 
     fn begin_stop(&mut self, plan: &Stop, cause: Cause) {
-        let ends = [self.child.stdout.as_ref(), self.child.stderr.as_ref()];
-        let pipes = ends.into_iter().flatten().filter_map(|end| sys::fd::inode(end.as_fd()).ok()).collect();
-        self.stopper = Some((Stopper::new(plan), pipes));
+        self.stopper = Some((Stopper::new(plan), self.child.pipes()));
         self.cause = cause;
     }
 
@@ -298,5 +296,5 @@ fn grow(reader: &mut PipeReader) {
 /// Who keeps the pipe open.
 fn holders(end: &PipeReader) -> Vec<ProcessEntry> {
     let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_holders(inode).into_iter().map(handle::entry).collect()
+    procfs::pipe_writers(inode).into_iter().map(handle::entry).collect()
 }

@@ -230,12 +230,17 @@ impl ProcessHandle {
     /// # Errors
     /// If the system does not allow the signals, or refuses to wait.
     pub fn stop(&self, stop: &Stop) -> Result<StopReport, Error> {
-        stopper::run(self, stop, &mut || {})
+        stopper::run(self, stop, &[], &mut || {})
     }
 
-    /// As [`stop`](Self::stop), for those who hold the pipe to standard input.
-    pub(crate) fn stop_closing(&self, stop: &Stop, close_stdin: &mut dyn FnMut()) -> Result<StopReport, Error> {
-        stopper::run(self, stop, close_stdin)
+    /// As [`stop`](Self::stop), for those who hold its pipes.
+    pub(crate) fn stop_closing(
+        &self,
+        stop: &Stop,
+        pipes: &[u64],
+        close_stdin: &mut dyn FnMut(),
+    ) -> Result<StopReport, Error> {
+        stopper::run(self, stop, pipes, close_stdin)
     }
 
     pub(crate) fn line(&self) -> String {

@@ -77,7 +77,7 @@ pub(super) fn refresh(roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
 
 /// The pure part: who in the table belongs to the roots and is not known yet.
 fn find<'t>(table: &'t [Stat], roots: &Roots<'_>, known: &[Member], marked: impl Fn(&Stat) -> bool) -> Vec<&'t Stat> {
-    let held: HashSet<i32> = roots.pipes.iter().flat_map(|&inode| procfs::pipe_holders(inode)).collect();
+    let held: HashSet<i32> = roots.pipes.iter().flat_map(|&inode| procfs::pipe_writers(inode)).collect();
     let mut inside: HashSet<i32> = known.iter().map(|member| member.stat.pid).collect();
     inside.insert(roots.pid);
     let forbidden = ancestors(table);

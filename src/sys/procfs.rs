@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 
 /// A line of the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,16 +47,21 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that hold the pipe with this inode.
-pub(crate) fn pipe_holders(inode: u64) -> Vec<i32> {
+/// The processes, other than this one, that can write to the pipe with this inode. A copy of this program that was forked
+/// without exec holds our end, to read from: that keeps nothing open.
+pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
     let name = format!("pipe:[{inode}]");
     let ours = std::process::id() as i32;
-    pids().filter(|&pid| pid != ours && holds(pid, name.as_bytes())).collect()
+    pids().filter(|&pid| pid != ours && writes_to(pid, name.as_bytes())).collect()
 }
 
-fn holds(pid: i32, name: &[u8]) -> bool {
+fn writes_to(pid: i32, name: &[u8]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    entries.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name))
+    // The link's own permissions say how the descriptor was opened.
+    let writes = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
+    entries.flatten().any(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name) && writes(&entry)
+    })
 }
 
 fn pids() -> impl Iterator<Item = i32> {
