@@ -4,7 +4,7 @@
 use crate::child::Child;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle::{self, Progress, Stopper};
+use crate::handle::{ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS, Stream};
 use crate::output::{Cause, ProcessEntry};
 use crate::pipe::PipeReader;
@@ -270,7 +270,8 @@ impl Drive<'_> {
                     Stream::Stdout => self.child.stdout.take(),
                     Stream::Stderr => self.child.stderr.take(),
                 };
-                self.machine.cut_off(stream, end.map(|end| holders(&end)).unwrap_or_default());
+                let holders = end.map(|end| holders(&self.child.handle, &end));
+                self.machine.cut_off(stream, holders.unwrap_or_default());
             }
         }
         self.machine.end_input();
@@ -294,7 +295,7 @@ fn grow(reader: &mut PipeReader) {
 }
 
 /// Who keeps the pipe open.
-fn holders(end: &PipeReader) -> Vec<ProcessEntry> {
+fn holders(handle: &ProcessHandle, end: &PipeReader) -> Vec<ProcessEntry> {
     let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_writers(inode).into_iter().map(handle::entry).collect()
+    procfs::pipe_writers(inode).into_iter().map(|pid| handle.entry(pid)).collect()
 }

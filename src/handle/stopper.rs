@@ -142,8 +142,8 @@ impl Stopper {
 
     /// What came of it, once the plan is over. The process has been reaped if it could be.
     pub(crate) fn report(&self, handle: &ProcessHandle, status: Option<ExitStatus>) -> StopReport {
-        let own = status.is_none().then(|| tree::entry(handle.inner.birth.pid));
-        let others = self.members.iter().filter(|member| member.is_alive()).map(|m| tree::entry(m.stat.pid));
+        let own = status.is_none().then(|| handle.entry(handle.inner.birth.pid));
+        let others = self.members.iter().filter(|member| member.is_alive()).map(|m| handle.entry(m.stat.pid));
         let survivors = own.into_iter().chain(others).collect();
         StopReport { status, steps_taken: self.next, survivors }
     }
