@@ -82,6 +82,7 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
         leads_group: plan.leads_group,
         leads_session: plan.leads_session,
         mark: plan.mark.as_ref().map(|mark| mark.to_bytes().to_vec()),
+        secrets: plan.secrets.clone(),
         foreground: bound.foreground,
     });
     let [stdin, stdout, stderr] = bound.ours;

@@ -4,7 +4,7 @@
 use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle::{self, Progress, Stopper};
+use crate::handle::{ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS, Stream};
 use crate::output::{Cause, ProcessEntry};
 use crate::pipe::PipeReader;
@@ -197,9 +197,7 @@ impl Drive<'_> {
     }
 
     fn begin_stop(&mut self, plan: &Stop, cause: Cause) {
-        let ends = [self.child.stdout.as_ref(), self.child.stderr.as_ref()];
-        let pipes = ends.into_iter().flatten().filter_map(|end| sys::fd::inode(end.as_fd()).ok()).collect();
-        self.stopper = Some((Stopper::new(plan), pipes));
+        self.stopper = Some((Stopper::new(plan), self.child.pipes()));
         self.cause = cause;
     }
 
@@ -292,7 +290,8 @@ impl Drive<'_> {
                     Stream::Stdout => self.child.stdout.take(),
                     Stream::Stderr => self.child.stderr.take(),
                 };
-                self.machine.cut_off(stream, end.map(|end| holders(&end)).unwrap_or_default());
+                let holders = end.map(|end| holders(&self.child.handle, &end));
+                self.machine.cut_off(stream, holders.unwrap_or_default());
             }
         }
         self.machine.end_input();
@@ -321,7 +320,7 @@ fn grow(end: BorrowedFd<'_>, grown: &mut bool) {
 }
 
 /// Who keeps the pipe open.
-fn holders(end: &PipeReader) -> Vec<ProcessEntry> {
+fn holders(handle: &ProcessHandle, end: &PipeReader) -> Vec<ProcessEntry> {
     let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_writers(&[inode]).into_iter().map(handle::entry).collect()
+    procfs::pipe_writers(&[inode]).into_iter().map(|pid| handle.entry(pid)).collect()
 }

@@ -1,7 +1,6 @@
 //! Who belongs to a process: its group, its session, its descendants, those that carry its mark, those that hold its pipes.
 //! Each member is held by a name that survives the reuse of its number.
 
-use crate::output::ProcessEntry;
 use crate::sys::procfs::{self, Stat};
 use crate::sys::{pidfd, poll};
 use std::collections::HashSet;
@@ -56,11 +55,6 @@ impl Member {
             None => Ok(()),
         };
     }
-}
-
-/// A process as people want to see it.
-pub(crate) fn entry(pid: i32) -> ProcessEntry {
-    ProcessEntry { pid: pid as u32, command: procfs::command_line(pid) }
 }
 
 fn is_over(stat: &Stat) -> bool {

@@ -1,6 +1,7 @@
 //! proc(5): who is there, whose child it is, and which pipes it holds. Everything here is a help for people and for stops
 //! that reach further than one process; where /proc is missing or hidden the answers are empty, and nothing depends on them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -29,16 +30,47 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name of a process, with its arguments, made fit for one line.
-pub(crate) fn command_line(pid: i32) -> String {
+/// The name of a process, with its arguments, made fit for one line, and with `***` in place of what is secret.
+pub(crate) fn command_line(pid: i32, secrets: &[OsString]) -> String {
+    const READ_MAX: usize = 64 * 1024;
+    const SHOWN_MAX: usize = 200;
     let mut bytes = Vec::new();
-    let read = fs::File::open(format!("/proc/{pid}/cmdline")).and_then(|file| file.take(200).read_to_end(&mut bytes));
+    let file = fs::File::open(format!("/proc/{pid}/cmdline"));
+    let read = file.and_then(|file| file.take(READ_MAX as u64).read_to_end(&mut bytes));
+    if bytes.len() == READ_MAX {
+        // The beginning of a secret that is cut off would not be recognised.
+        let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
+        bytes.truncate(READ_MAX.saturating_sub(longest));
+    }
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        bytes = masked(&bytes, secret.as_bytes());
+    }
     if read.is_err() || bytes.is_empty() {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         return format!("[{}]", name.trim_end());
     }
+    bytes.truncate(SHOWN_MAX);
     let words = String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
     words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// With `***` in place of each occurrence of a secret.
+fn masked(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, tail)) = rest.split_first() {
+        match rest.strip_prefix(secret) {
+            Some(behind) => {
+                shown.extend_from_slice(b"***");
+                rest = behind;
+            }
+            None => {
+                shown.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    shown
 }
 
 /// Whether the environment that a process was started with has this entry.
@@ -113,6 +145,12 @@ mod tests {
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.pid, stat.state, stat.parent, stat.group, stat.session), (42, 'R', 1, 2, 3));
         assert_eq!(stat.started, 19);
+    }
+
+    #[test]
+    fn each_occurrence_of_a_secret_is_masked() {
+        assert_eq!(masked(b"a pw pw=pwpw p", b"pw"), b"a *** ***=****** p");
+        assert_eq!(masked(b"", b"pw"), b"");
     }
 
     #[test]
