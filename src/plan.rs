@@ -461,7 +461,12 @@ fn mask_words(processors: &[usize]) -> Vec<usize> {
 
 /// Groups, group, user, in this order. A user brings his groups along, so that none of ours are left to the child.
 fn identity_steps(attributes: &Attributes) -> Result<Vec<Step>, Error> {
-    let user = attributes.user.as_ref().map(find_user).transpose()?;
+    // A look-up can be slow (the database may be on the network), so nobody is looked up of whom all is given.
+    let all_given = attributes.group.is_some() && (attributes.groups.is_some() || attributes.keep_groups);
+    let user = match &attributes.user {
+        Some(Id::Number(number)) if all_given && *number != NO_ID => Some(Found { number: *number, entry: None }),
+        user => user.as_ref().map(find_user).transpose()?,
+    };
     let mut group = attributes.group.as_ref().map(find_group).transpose()?;
     let mut groups = match &attributes.groups {
         Some(groups) => Some(groups.iter().map(find_group).collect::<Result<Vec<_>, _>>()?),
