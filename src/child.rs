@@ -13,6 +13,7 @@ use crate::signal::Signal;
 use crate::spawn;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
+use crate::sys;
 use crate::text::Text;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -232,8 +233,15 @@ impl Child {
     /// # Errors
     /// If the system does not allow the signals, or refuses to wait.
     pub fn stop(&mut self, stop: &Stop) -> Result<StopReport, Error> {
+        let pipes = self.pipes();
         let stdin = &mut self.stdin;
-        self.handle.stop_closing(stop, &mut || *stdin = None)
+        self.handle.stop_closing(stop, &pipes, &mut || *stdin = None)
+    }
+
+    /// The pipes that its output comes by: whoever holds them belongs to its tree.
+    pub(crate) fn pipes(&self) -> Vec<u64> {
+        let ends = [&self.stdout, &self.stderr].into_iter().flatten();
+        ends.filter_map(|end| sys::fd::inode(end.as_fd()).ok()).collect()
     }
 }
 
@@ -272,10 +280,11 @@ impl Drop for Child {
         if !stops || self.handle.status().is_some() {
             return;
         }
+        let pipes = self.pipes();
         // Open pipes would keep a child alive that waits for us to read or to say the end.
         (self.stdout, self.stderr) = (None, None);
         // Nobody is left to be told; what survives is reaped later.
         let stdin = &mut self.stdin;
-        let _ = self.handle.stop_closing(&self.settings.stop, &mut || *stdin = None);
+        let _ = self.handle.stop_closing(&self.settings.stop, &pipes, &mut || *stdin = None);
     }
 }

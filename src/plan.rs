@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// assert!(place("umask") < place("setsid"));
 /// # Ok::<(), procession::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The shell line, for errors and records.
     pub(crate) line: String,
@@ -50,6 +50,8 @@ pub struct Plan {
     pub(crate) leads_group: bool,
     /// The environment entry that marks the child's tree.
     pub(crate) mark: Option<CString>,
+    /// What must not be shown, wherever it turns up.
+    pub(crate) secrets: Vec<OsString>,
 }
 
 /// A descriptor that a command holds; equal if it is the same one.
@@ -122,7 +124,15 @@ impl Plan {
             leads_session: attributes.session,
             leads_group: attributes.session || attributes.process_group == Some(0),
             mark,
+            secrets: secrets(command),
         })
+    }
+}
+
+/// As for people: the environment and the arguments may hold secrets.
+impl fmt::Debug for Plan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Plan(\n{self})")
     }
 }
 
@@ -146,6 +156,12 @@ impl fmt::Display for Plan {
 /// A string for the kernel; a zero byte would cut it short, so it is refused by name.
 fn c_string(what: impl fmt::Display, text: &OsStr) -> Result<CString, Error> {
     CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{what} contains a zero byte: {text:?}")))
+}
+
+fn secrets(command: &Command) -> Vec<OsString> {
+    let args = command.args.iter().filter(|arg| arg.secret).map(|arg| &arg.text);
+    let values = command.env.changes.values().flatten().filter(|value| value.secret).map(|value| &value.text);
+    args.chain(values).cloned().collect()
 }
 
 fn arguments(command: &Command) -> Result<Strings, Error> {
@@ -445,7 +461,12 @@ fn mask_words(processors: &[usize]) -> Vec<usize> {
 
 /// Groups, group, user, in this order. A user brings his groups along, so that none of ours are left to the child.
 fn identity_steps(attributes: &Attributes) -> Result<Vec<Step>, Error> {
-    let user = attributes.user.as_ref().map(find_user).transpose()?;
+    // A look-up can be slow (the database may be on the network), so nobody is looked up of whom all is given.
+    let all_given = attributes.group.is_some() && (attributes.groups.is_some() || attributes.keep_groups);
+    let user = match &attributes.user {
+        Some(Id::Number(number)) if all_given && *number != NO_ID => Some(Found { number: *number, entry: None }),
+        user => user.as_ref().map(find_user).transpose()?,
+    };
     let mut group = attributes.group.as_ref().map(find_group).transpose()?;
     let mut groups = match &attributes.groups {
         Some(groups) => Some(groups.iter().map(find_group).collect::<Result<Vec<_>, _>>()?),

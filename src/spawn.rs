@@ -71,8 +71,9 @@ fn probe(wished: SpawnRoute) -> SpawnRoute {
 /// Makes the process. `hooks` force the fork route.
 pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
     handle::reap_orphans();
-    let bound = bind(plan).map_err(|error| error.of_command(|| plan.line.clone()))?;
-    let born = retry_while_busy(bound.steps.len(), || birth(plan, &bound, hooks))
+    let route = if hooks.is_empty() { SpawnRoute::current() } else { SpawnRoute::Portable };
+    let bound = bind(plan, route).map_err(|error| error.of_command(|| plan.line.clone()))?;
+    let born = retry_while_busy(bound.steps.len(), || birth(route, plan, &bound, hooks))
         .map_err(|refused| explain(plan, &bound, refused).of_command(|| plan.line.clone()))?;
     let handle = ProcessHandle::new(Birth {
         pid: born.pid,
@@ -81,6 +82,7 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
         leads_group: plan.leads_group,
         leads_session: plan.leads_session,
         mark: plan.mark.as_ref().map(|mark| mark.to_bytes().to_vec()),
+        secrets: plan.secrets.clone(),
         foreground: bound.foreground,
     });
     let [stdin, stdout, stderr] = bound.ours;
@@ -105,7 +107,7 @@ struct Bound {
     foreground: Option<Foreground>,
 }
 
-fn bind(plan: &Plan) -> Result<Bound, Error> {
+fn bind(plan: &Plan, route: SpawnRoute) -> Result<Bound, Error> {
     let mut ours = [None, None, None];
     let mut theirs = Vec::new();
     let mut map: Vec<(RawFd, RawFd)> = Vec::with_capacity(plan.descriptors.len());
@@ -141,7 +143,7 @@ fn bind(plan: &Plan) -> Result<Bound, Error> {
     bound.steps.extend(before.into_iter().cloned());
     bound.steps.extend(moves);
     for step in after {
-        let step = bind_step(plan, step, &wanted, &mut bound)?;
+        let step = bind_step(plan, route, step, &wanted, &mut bound)?;
         bound.steps.extend(step);
     }
     Ok(bound)
@@ -151,7 +153,13 @@ fn lifted(source: RawFd, wanted: &[RawFd]) -> Result<OwnedFd, Error> {
     fd::duplicate_avoiding(source, wanted).map_err(|error| Error::io("dup", error))
 }
 
-fn bind_step(plan: &Plan, step: &Step, wanted: &[RawFd], bound: &mut Bound) -> Result<Option<Step>, Error> {
+fn bind_step(
+    plan: &Plan,
+    route: SpawnRoute,
+    step: &Step,
+    wanted: &[RawFd],
+    bound: &mut Bound,
+) -> Result<Option<Step>, Error> {
     Ok(Some(match step {
         Step::DirectoryDescriptor(UNBOUND) => {
             let Some(directory) = &plan.directory else { return Ok(None) };
@@ -172,7 +180,7 @@ fn bind_step(plan: &Plan, step: &Step, wanted: &[RawFd], bound: &mut Bound) -> R
         }
         Step::ControlGroup { procs: UNBOUND } => {
             // On the best route the child is born in the group.
-            if is_born_in_group() {
+            if route == SpawnRoute::Clone3 {
                 return Ok(None);
             }
             let Some(directory) = &plan.cgroup else { return Ok(None) };
@@ -186,10 +194,6 @@ fn bind_step(plan: &Plan, step: &Step, wanted: &[RawFd], bound: &mut Bound) -> R
         }
         other => other.clone(),
     }))
-}
-
-fn is_born_in_group() -> bool {
-    SpawnRoute::current() == SpawnRoute::Clone3
 }
 
 fn open_cgroup(directory: &Path) -> Result<File, Error> {
@@ -275,9 +279,8 @@ fn retry_while_busy(steps: usize, mut birth: impl FnMut() -> Result<Born, Refuse
     birth()
 }
 
-fn birth(plan: &Plan, bound: &Bound, hooks: &[Hook]) -> Result<Born, Refused> {
+fn birth(route: SpawnRoute, plan: &Plan, bound: &Bound, hooks: &[Hook]) -> Result<Born, Refused> {
     let _no_writer = FENCE.read().unwrap_or_else(PoisonError::into_inner);
-    let route = if hooks.is_empty() { SpawnRoute::current() } else { SpawnRoute::Portable };
     let cgroup = bound.cgroup.as_ref().map(AsRawFd::as_raw_fd);
     let dies_with_thread = bound.steps.iter().any(|step| matches!(step, Step::ParentDeathSignal { .. }));
     if !dies_with_thread || nursery::is_main_thread() {

@@ -1011,21 +1011,21 @@ cases!(
         r#"
         p = spawned('late-read', '20000', stdin=PIPE, stdout=PIPE)
         try:
-            p.communicate(b'o' * 200000, timeout=.05)
+            p.communicate(b'o' * 2000000, timeout=.05)
         except TimeoutExpired:
             p.kill()
         return talked(p, b'new')
         "#,
         |_| {
             let mut child = fx(["late-read", "600"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-            let error = child.communicate_timeout("o".repeat(200_000), milliseconds(50)).unwrap_err();
+            let error = child.communicate_timeout("o".repeat(2_000_000), milliseconds(50)).unwrap_err();
             assert!(error.is_timeout());
             Ok(shown(&child.communicate("new")?))
         }
     )
     .difference(
         "refused",
-        "0 <200003 bytes b21fd3d9> -",
+        "0 <2000003 bytes beaa3b4f> -",
         "what is left of the input is still to be written, so more can stand behind it"
     ),
     again_after_its_end(

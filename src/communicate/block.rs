@@ -4,14 +4,14 @@
 use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle::{self, Progress, Stopper};
+use crate::handle::{ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS, Stream};
 use crate::output::{Cause, ProcessEntry};
 use crate::pipe::PipeReader;
 use crate::stop::Stop;
 use crate::sys::{self, poll, procfs};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// How a conversation ended.
@@ -26,8 +26,10 @@ pub(super) enum Ending {
 const DRAIN_AFTER_STOP: Duration = Duration::from_millis(500);
 /// Without a descriptor that announces the end, this is how often one looks.
 const LOOK: Duration = Duration::from_millis(5);
-/// A pipe that was found full gets this size: it then fits the second-level cache, and larger is slower.
+/// A pipe that was found full gets this size, in either direction: each side then sleeps less often, and it still fits the
+/// second-level cache.
 const PIPE_SIZE: usize = 256 * 1024;
+/// As much as a pipe holds whose size nobody chose. A size that was chosen stays.
 const PIPE_FULL: usize = 64 * 1024;
 
 /// Runs the conversation.
@@ -44,7 +46,7 @@ pub(super) fn drive(
         stopper: None,
         cause: Cause::Ended,
         until: Deadline::NEVER,
-        grown: [false; 2],
+        grown: [false; 3],
     };
     drive.prepare()?;
     // What can be written now need not be waited for; what can be read now is most likely nothing.
@@ -83,8 +85,8 @@ struct Drive<'a> {
     cause: Cause,
     /// Until when to wait for readiness.
     until: Deadline,
-    /// Which pipes were asked to be larger.
-    grown: [bool; 2],
+    /// Which pipes were asked to be larger: standard input, output and error.
+    grown: [bool; 3],
 }
 
 impl Drive<'_> {
@@ -103,8 +105,15 @@ impl Drive<'_> {
 
     fn transfer(&mut self, ready: Ready) -> Result<(), Error> {
         if ready.stdin && self.machine.wants_to_write() {
+            let [grown, ..] = &mut self.grown;
             let close = match &self.child.stdin {
-                Some(end) => self.machine.write(|bytes| sys::pipe::write(end.as_fd(), bytes)),
+                Some(end) => self.machine.write(|bytes| {
+                    let count = sys::pipe::write(end.as_fd(), bytes)?;
+                    if count >= PIPE_FULL && count < bytes.len() {
+                        grow(end.as_fd(), grown);
+                    }
+                    Ok(count)
+                }),
                 None => {
                     self.machine.end_input();
                     Ok(true)
@@ -123,7 +132,7 @@ impl Drive<'_> {
     }
 
     fn read(&mut self, stream: Stream) -> Result<(), Error> {
-        let [stdout_grown, stderr_grown] = &mut self.grown;
+        let [_, stdout_grown, stderr_grown] = &mut self.grown;
         let (end, grown, step) = match stream {
             Stream::Stdout => (&mut self.child.stdout, stdout_grown, "read stdout"),
             Stream::Stderr => (&mut self.child.stderr, stderr_grown, "read stderr"),
@@ -138,10 +147,8 @@ impl Drive<'_> {
             full |= count >= PIPE_FULL;
             Ok(count)
         });
-        if full && !*grown {
-            *grown = true;
-            // A wish: an unprivileged user may have used up the quota of pipe pages.
-            let _: io::Result<usize> = sys::pipe::set_size(reader.as_fd(), PIPE_SIZE);
+        if full {
+            grow(reader.as_fd(), grown);
         }
         if ended.map_err(|error| Error::io(step, error))? {
             *end = None;
@@ -190,9 +197,7 @@ impl Drive<'_> {
     }
 
     fn begin_stop(&mut self, plan: &Stop, cause: Cause) {
-        let ends = [self.child.stdout.as_ref(), self.child.stderr.as_ref()];
-        let pipes = ends.into_iter().flatten().filter_map(|end| sys::fd::inode(end.as_fd()).ok()).collect();
-        self.stopper = Some((Stopper::new(plan), pipes));
+        self.stopper = Some((Stopper::new(plan), self.child.pipes()));
         self.cause = cause;
     }
 
@@ -285,7 +290,8 @@ impl Drive<'_> {
                     Stream::Stdout => self.child.stdout.take(),
                     Stream::Stderr => self.child.stderr.take(),
                 };
-                self.machine.cut_off(stream, end.map(|end| holders(&end)).unwrap_or_default());
+                let holders = end.map(|end| holders(&self.child.handle, &end));
+                self.machine.cut_off(stream, holders.unwrap_or_default());
             }
         }
         self.machine.end_input();
@@ -305,8 +311,16 @@ impl Drive<'_> {
 /// How often a pipe is read again before it is given up.
 const LAST_READS: usize = 16;
 
+/// Asks once for a larger pipe.
+fn grow(end: BorrowedFd<'_>, grown: &mut bool) {
+    if !std::mem::replace(grown, true) && sys::pipe::size(end).is_ok_and(|size| size == PIPE_FULL) {
+        // A wish: an unprivileged user may have used up the quota of pipe pages.
+        let _: io::Result<usize> = sys::pipe::set_size(end, PIPE_SIZE);
+    }
+}
+
 /// Who keeps the pipe open.
-fn holders(end: &PipeReader) -> Vec<ProcessEntry> {
+fn holders(handle: &ProcessHandle, end: &PipeReader) -> Vec<ProcessEntry> {
     let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_writers(inode).into_iter().map(handle::entry).collect()
+    procfs::pipe_writers(&[inode]).into_iter().map(|pid| handle.entry(pid)).collect()
 }

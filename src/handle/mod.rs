@@ -13,16 +13,16 @@ pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub use stopper::StopReport;
 pub(crate) use stopper::{Progress, Stopper};
-pub(crate) use tree::entry;
 
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::output::Usage;
+use crate::output::{ProcessEntry, Usage};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
 use crate::sys::wait::{self, Patience, Rusage, Who};
 use crate::sys::{self, poll};
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -59,6 +59,8 @@ pub(crate) struct Birth {
     pub(crate) leads_group: bool,
     pub(crate) leads_session: bool,
     pub(crate) mark: Option<Vec<u8>>,
+    /// What is shown of nobody in its tree.
+    pub(crate) secrets: Vec<OsString>,
     pub(crate) foreground: Option<Foreground>,
 }
 
@@ -230,12 +232,22 @@ impl ProcessHandle {
     /// # Errors
     /// If the system does not allow the signals, or refuses to wait.
     pub fn stop(&self, stop: &Stop) -> Result<StopReport, Error> {
-        stopper::run(self, stop, &mut || {})
+        stopper::run(self, stop, &[], &mut || {})
     }
 
-    /// As [`stop`](Self::stop), for those who hold the pipe to standard input.
-    pub(crate) fn stop_closing(&self, stop: &Stop, close_stdin: &mut dyn FnMut()) -> Result<StopReport, Error> {
-        stopper::run(self, stop, close_stdin)
+    /// As [`stop`](Self::stop), for those who hold its pipes.
+    pub(crate) fn stop_closing(
+        &self,
+        stop: &Stop,
+        pipes: &[u64],
+        close_stdin: &mut dyn FnMut(),
+    ) -> Result<StopReport, Error> {
+        stopper::run(self, stop, pipes, close_stdin)
+    }
+
+    /// A process of its tree as people want to see it.
+    pub(crate) fn entry(&self, pid: i32) -> ProcessEntry {
+        ProcessEntry { pid: pid as u32, command: sys::procfs::command_line(pid, &self.inner.birth.secrets) }
     }
 
     pub(crate) fn line(&self) -> String {

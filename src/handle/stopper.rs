@@ -69,6 +69,9 @@ pub(crate) enum Progress {
 /// How often a tree that is being killed is looked through for processes born meanwhile.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How often newcomers are looked for before a tree is killed: enough for each level of a deep tree.
+const FREEZES_MAX: usize = 100;
+
 /// A stop in progress.
 pub(crate) struct Stopper {
     plan: Stop,
@@ -92,13 +95,18 @@ impl Stopper {
         close_stdin: &mut dyn FnMut(),
     ) -> Result<Progress, Error> {
         while !self.over {
-            if self.next == 0 {
+            let beginning = self.next == 0;
+            if beginning {
                 self.look(handle, pipes);
             }
             self.members.retain(Member::is_alive);
             let insisting = matches!(self.last_action(), Some(Action::Signal(Signal::KILL)));
-            if insisting && self.look(handle, pipes) {
-                self.signal_members(Signal::KILL);
+            let all_gone = self.members.is_empty() && handle.has_exited();
+            // Who was born while the others were signalled gets the same.
+            if (insisting || (all_gone && self.next > 0)) && self.look(handle, pipes) {
+                if let Some(Action::Signal(signal)) = self.last_action() {
+                    self.signal_members(signal);
+                }
             }
             if self.members.is_empty() && handle.has_exited() {
                 self.over = true;
@@ -112,9 +120,15 @@ impl Stopper {
             } else if let Some(step) = self.plan.steps.get(self.next).copied() {
                 self.next += 1;
                 self.until = Deadline::after(step.grace);
-                self.look(handle, pipes);
+                if !beginning {
+                    self.look(handle, pipes);
+                }
                 match step.action {
                     Action::CloseStdin => close_stdin(),
+                    Action::Signal(Signal::KILL) => {
+                        self.freeze(handle, pipes);
+                        self.signal(handle, Signal::KILL)?;
+                    }
                     Action::Signal(signal) => self.signal(handle, signal)?,
                 }
             } else {
@@ -131,8 +145,8 @@ impl Stopper {
 
     /// What came of it, once the plan is over. The process has been reaped if it could be.
     pub(crate) fn report(&self, handle: &ProcessHandle, status: Option<ExitStatus>) -> StopReport {
-        let own = status.is_none().then(|| tree::entry(handle.inner.birth.pid));
-        let others = self.members.iter().filter(|member| member.is_alive()).map(|m| tree::entry(m.stat.pid));
+        let own = status.is_none().then(|| handle.entry(handle.inner.birth.pid));
+        let others = self.members.iter().filter(|member| member.is_alive()).map(|m| handle.entry(m.stat.pid));
         let survivors = own.into_iter().chain(others).collect();
         StopReport { status, steps_taken: self.next, survivors }
     }
@@ -164,6 +178,22 @@ impl Stopper {
         tree::refresh(&roots, &mut self.members)
     }
 
+    /// Stops everybody before anybody is killed: the child of a parent that was killed first would be nobody's child, and not
+    /// be found any more. A stopped process makes no further children.
+    fn freeze(&mut self, handle: &ProcessHandle, pipes: &[u64]) {
+        if self.plan.scope != Scope::Tree {
+            return;
+        }
+        for _ in 0..FREEZES_MAX {
+            // Whoever may not be stopped may not be killed either, and that is told then.
+            let _ = handle.send_signal(Signal::STOP);
+            self.signal_members(Signal::STOP);
+            if !self.look(handle, pipes) {
+                return;
+            }
+        }
+    }
+
     fn signal(&self, handle: &ProcessHandle, signal: Signal) -> Result<(), Error> {
         let by_group = self.plan.scope != Scope::Process && handle.inner.birth.leads_group;
         if by_group {
@@ -174,13 +204,12 @@ impl Stopper {
         }
         self.signal_members(signal);
         // A stopped process acts on the signal when it is continued.
-        if !matches!(signal, Signal::KILL | Signal::STOP | Signal::CONT) {
+        if wants_continuing(signal) {
             if by_group {
                 handle.send_signal_group(Signal::CONT)?;
             } else {
                 handle.send_signal(Signal::CONT)?;
             }
-            self.signal_members(Signal::CONT);
         }
         Ok(())
     }
@@ -188,14 +217,26 @@ impl Stopper {
     fn signal_members(&self, signal: Signal) {
         for member in &self.members {
             member.signal(signal.number());
+            if wants_continuing(signal) {
+                member.signal(Signal::CONT.number());
+            }
         }
     }
 }
 
+fn wants_continuing(signal: Signal) -> bool {
+    !matches!(signal, Signal::KILL | Signal::STOP | Signal::CONT)
+}
+
 /// The whole plan, for a process that nobody talks with.
-pub(super) fn run(handle: &ProcessHandle, plan: &Stop, close_stdin: &mut dyn FnMut()) -> Result<StopReport, Error> {
+pub(super) fn run(
+    handle: &ProcessHandle,
+    plan: &Stop,
+    pipes: &[u64],
+    close_stdin: &mut dyn FnMut(),
+) -> Result<StopReport, Error> {
     let mut stopper = Stopper::new(plan);
-    while let Progress::Wait(until) = stopper.advance(handle, &[], close_stdin)? {
+    while let Progress::Wait(until) = stopper.advance(handle, pipes, close_stdin)? {
         let exited = handle.has_exited();
         let own = handle.notice().filter(|_| !exited);
         let mut entries: Vec<_> = own.into_iter().chain(stopper.descriptors()).map(poll::readable).collect();

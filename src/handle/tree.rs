@@ -1,7 +1,6 @@
 //! Who belongs to a process: its group, its session, its descendants, those that carry its mark, those that hold its pipes.
 //! Each member is held by a name that survives the reuse of its number.
 
-use crate::output::ProcessEntry;
 use crate::sys::procfs::{self, Stat};
 use crate::sys::{pidfd, poll};
 use std::collections::HashSet;
@@ -58,11 +57,6 @@ impl Member {
     }
 }
 
-/// A process as people want to see it.
-pub(crate) fn entry(pid: i32) -> ProcessEntry {
-    ProcessEntry { pid: pid as u32, command: procfs::command_line(pid) }
-}
-
 fn is_over(stat: &Stat) -> bool {
     matches!(stat.state, 'Z' | 'X')
 }
@@ -80,7 +74,7 @@ pub(super) fn refresh(roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
 /// The pure part: who in the table belongs to the roots and is not known yet.
 fn find<'t>(table: &'t [Stat], roots: &Roots<'_>, known: &[Member], marked: impl Fn(&Stat) -> bool) -> Vec<&'t Stat> {
     let own = std::process::id() as i32;
-    let held: HashSet<i32> = roots.pipes.iter().flat_map(|&inode| procfs::pipe_writers(inode)).collect();
+    let held: HashSet<i32> = procfs::pipe_writers(roots.pipes).into_iter().collect();
     let mut inside: HashSet<i32> = known.iter().map(|member| member.stat.pid).chain(roots.pid).collect();
     let forbidden = ancestors(table);
     let mut found = Vec::new();

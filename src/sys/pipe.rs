@@ -29,6 +29,21 @@ pub(crate) fn set_size(_fd: BorrowedFd<'_>, _size: usize) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// How many bytes a pipe holds (`F_GETPIPE_SZ`, Linux 2.6.35).
+#[cfg(target_os = "linux")]
+pub(crate) fn size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    use super::errno::check;
+    use std::os::fd::AsRawFd;
+    // SAFETY: F_GETPIPE_SZ takes no further argument and only asks.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETPIPE_SZ) }).map(|size| size as usize)
+}
+
+/// Other systems do not tell.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn size(_fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Writes to a pipe; a reader that has gone is the error `BrokenPipe` and never a signal.
 ///
 /// Where the host ignores SIGPIPE, as Rust programs do, a plain write is enough. Otherwise the signal is blocked in this
@@ -42,4 +57,24 @@ pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 
 fn write_plain(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     retry(|| Ok(nix::unistd::write(fd, bytes)?))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_pipe_has_the_size_it_was_given() {
+        let (reader, writer) = pair().unwrap();
+        let given = set_size(reader.as_fd(), 128 * 1024).unwrap();
+        assert_eq!(given, 128 * 1024);
+        assert_eq!(size(writer.as_fd()).unwrap(), given);
+    }
+
+    #[test]
+    fn what_is_no_pipe_has_no_size() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(size(file.as_fd()).is_err());
+    }
 }

@@ -1,6 +1,7 @@
 //! proc(5): who is there, whose child it is, and which pipes it holds. Everything here is a help for people and for stops
 //! that reach further than one process; where /proc is missing or hidden the answers are empty, and nothing depends on them.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -29,16 +30,47 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name of a process, with its arguments, made fit for one line.
-pub(crate) fn command_line(pid: i32) -> String {
+/// The name of a process, with its arguments, made fit for one line, and with `***` in place of what is secret.
+pub(crate) fn command_line(pid: i32, secrets: &[OsString]) -> String {
+    const READ_MAX: usize = 64 * 1024;
+    const SHOWN_MAX: usize = 200;
     let mut bytes = Vec::new();
-    let read = fs::File::open(format!("/proc/{pid}/cmdline")).and_then(|file| file.take(200).read_to_end(&mut bytes));
+    let file = fs::File::open(format!("/proc/{pid}/cmdline"));
+    let read = file.and_then(|file| file.take(READ_MAX as u64).read_to_end(&mut bytes));
+    if bytes.len() == READ_MAX {
+        // The beginning of a secret that is cut off would not be recognised.
+        let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
+        bytes.truncate(READ_MAX.saturating_sub(longest));
+    }
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        bytes = masked(&bytes, secret.as_bytes());
+    }
     if read.is_err() || bytes.is_empty() {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         return format!("[{}]", name.trim_end());
     }
+    bytes.truncate(SHOWN_MAX);
     let words = String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
     words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// With `***` in place of each occurrence of a secret.
+fn masked(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, tail)) = rest.split_first() {
+        match rest.strip_prefix(secret) {
+            Some(behind) => {
+                shown.extend_from_slice(b"***");
+                rest = behind;
+            }
+            None => {
+                shown.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    shown
 }
 
 /// Whether the environment that a process was started with has this entry.
@@ -47,24 +79,38 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that can write to the pipe with this inode and not read from it.
+/// The processes, other than this one, that can write to one of the pipes with these inodes and not read from it. Looks at every
+/// descriptor of every process, so it is asked for all pipes at once.
 ///
 /// Whoever can do both is a copy of this process that has not become its program yet: a child that another thread is just
 /// starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else.
-pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
-    let name = format!("pipe:[{inode}]");
+pub(crate) fn pipe_writers(inodes: &[u64]) -> Vec<i32> {
+    if inodes.is_empty() {
+        return Vec::new();
+    }
     let ours = std::process::id() as i32;
-    pids().filter(|&pid| pid != ours && writes_to(pid, name.as_bytes())).collect()
+    pids().filter(|&pid| pid != ours && writes_to(pid, inodes)).collect()
 }
 
-fn writes_to(pid: i32, name: &[u8]) -> bool {
+fn writes_to(pid: i32, inodes: &[u64]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let is_pipe =
-        |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name);
-    // The link's own mode tells how the descriptor was opened.
-    let modes = entries.flatten().filter(is_pipe).filter_map(|entry| Some(entry.metadata().ok()?.permissions().mode()));
-    let modes = modes.fold(0, |all, mode| all | mode);
-    modes & 0o200 != 0 && modes & 0o400 == 0
+    // How each of the pipes is held: the link's own mode tells how a descriptor was opened.
+    let mut modes = vec![0; inodes.len()];
+    for entry in entries.flatten() {
+        let Some(inode) = fs::read_link(entry.path()).ok().and_then(|link| pipe_inode(link.as_os_str().as_bytes()))
+        else {
+            continue;
+        };
+        for (mode, _) in modes.iter_mut().zip(inodes).filter(|(_, wanted)| **wanted == inode) {
+            *mode |= entry.metadata().map_or(0, |link| link.permissions().mode());
+        }
+    }
+    modes.iter().any(|mode| mode & 0o200 != 0 && mode & 0o400 == 0)
+}
+
+/// `pipe:[INODE]`
+fn pipe_inode(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link.strip_prefix(b"pipe:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -102,6 +148,12 @@ mod tests {
     }
 
     #[test]
+    fn each_occurrence_of_a_secret_is_masked() {
+        assert_eq!(masked(b"a pw pw=pwpw p", b"pw"), b"a *** ***=****** p");
+        assert_eq!(masked(b"", b"pw"), b"");
+    }
+
+    #[test]
     #[cfg(target_os = "linux")]
     fn this_process_is_in_the_table() {
         let pid = std::process::id() as i32;
@@ -124,7 +176,7 @@ mod tests {
         // As a child is between its birth and its program, and as a descendant is.
         let mut copy = sleeper(reader.try_clone().unwrap().into());
         let mut descendant = sleeper(Stdio::null());
-        let writers = pipe_writers(inode);
+        let writers = pipe_writers(&[inode]);
         for child in [&mut copy, &mut descendant] {
             child.kill().unwrap();
             child.wait().unwrap();
