@@ -5,11 +5,12 @@ use crate::command::{Attributes, Command, Directory, FileMode, Id, Kind, Mask, P
 use crate::error::{Error, ErrorKind};
 use crate::signal::Signal;
 use crate::sys::step::Step;
+use crate::sys::strings::{Strings, ZeroByte};
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,9 +36,9 @@ pub struct Plan {
     /// The shell line, for errors and records.
     pub(crate) line: String,
     /// Where the program may be, in the order in which the child tries.
-    pub(crate) candidates: Vec<CString>,
-    pub(crate) argv: Vec<CString>,
-    pub(crate) envp: Vec<CString>,
+    pub(crate) candidates: Strings,
+    pub(crate) argv: Strings,
+    pub(crate) envp: Strings,
     /// What goes to which descriptor; 0 to 2 that are inherited are left out.
     pub(crate) descriptors: Vec<(RawFd, Stdio)>,
     /// Everything else, in order. Descriptors of ours that a step needs are filled in when they are open.
@@ -82,7 +83,7 @@ impl Command {
 impl Plan {
     /// The program's file, as it was found.
     pub fn program(&self) -> &Path {
-        Path::new(self.candidates.first().map_or(OsStr::new(""), |path| OsStr::from_bytes(path.to_bytes())))
+        Path::new(self.candidates.iter().next().map_or(OsStr::new(""), |path| OsStr::from_bytes(path.to_bytes())))
     }
 
     /// The words the program will see, its own name first.
@@ -105,8 +106,7 @@ impl Plan {
         check_attributes(attributes)?;
         let descriptors = descriptors(streams, &command.descriptors)?;
         let mark = command.track.then(mark);
-        let mut envp = environment(command)?;
-        envp.extend(mark.clone());
+        let envp = environment(command, mark.as_deref())?;
         let directory = match &command.directory {
             Some(Directory::Fd(fd)) => Some(SharedFd(Arc::clone(fd))),
             _ => None,
@@ -139,7 +139,7 @@ impl fmt::Debug for Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "run      {}", self.line)?;
-        for path in &self.candidates {
+        for path in self.candidates.iter() {
             writeln!(out, "program  {}", path.to_string_lossy())?;
         }
         writeln!(out, "env      {} entries", self.envp.len())?;
@@ -164,41 +164,51 @@ fn secrets(command: &Command) -> Vec<OsString> {
     args.chain(values).cloned().collect()
 }
 
-fn arguments(command: &Command) -> Result<Vec<CString>, Error> {
+fn arguments(command: &Command) -> Result<Strings, Error> {
     let name = command.arg0.as_deref().unwrap_or(command.program.as_os_str());
-    let mut argv = Vec::with_capacity(command.args.len() + 1);
-    argv.push(c_string("the program's name", name)?);
+    let bytes = command.args.iter().map(|arg| arg.text.len() + 1).sum::<usize>() + name.len() + 1;
+    let mut argv = Strings::with_capacity(command.args.len() + 1, bytes);
+    push(&mut argv, "the program's name", name)?;
     for (place, arg) in command.args.iter().enumerate() {
-        let word = CString::new(arg.text.as_bytes()).map_err(|_| {
+        argv.push(&[arg.text.as_bytes()]).map_err(|ZeroByte| {
             let shown = if arg.secret { "***".to_owned() } else { format!("{:?}", arg.text) };
             Error::invalid(format!("argument {} contains a zero byte: {shown}", place + 1))
         })?;
-        argv.push(word);
     }
     Ok(argv)
 }
 
-fn environment(command: &Command) -> Result<Vec<CString>, Error> {
+fn push(strings: &mut Strings, what: &str, text: &OsStr) -> Result<(), Error> {
+    strings
+        .push(&[text.as_bytes()])
+        .map_err(|ZeroByte| Error::invalid(format!("{what} contains a zero byte: {text:?}")))
+}
+
+fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error> {
     for (key, value) in &command.env.changes {
         let bytes = key.as_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') {
             return Err(Error::invalid(format!("environment key {key:?} is empty or contains `=`")));
         }
-        c_string("an environment key", key)?;
+        if bytes.contains(&0) {
+            return Err(Error::invalid(format!("environment key {key:?} contains a zero byte")));
+        }
         if value.as_ref().is_some_and(|value| value.text.as_bytes().contains(&0)) {
             return Err(Error::invalid(format!("the value of environment variable {key:?} contains a zero byte")));
         }
     }
-    let entries = command.env.resolve(std::env::vars_os);
-    let mut envp = Vec::with_capacity(entries.len() + 1);
-    for (key, value) in entries {
-        let mut entry = key.into_vec();
-        entry.reserve_exact(value.len() + 2);
-        entry.push(b'=');
-        entry.extend_from_slice(value.as_bytes());
-        envp.push(c_string("an environment variable", OsStr::from_bytes(&entry))?);
+    let mut envp = Strings::with_capacity(64, 4096);
+    let mut refused = Ok(());
+    command.env.each(|key, value| {
+        if let Err(ZeroByte) = envp.push(&[key.as_bytes(), b"=", value.as_bytes()]) {
+            refused = Err(Error::invalid(format!("environment variable {key:?} contains a zero byte")));
+        }
+    });
+    if let Some(mark) = mark {
+        // Made by us, without zero bytes.
+        let _ = envp.push(&[mark.to_bytes()]);
     }
-    Ok(envp)
+    refused.map(|()| envp)
 }
 
 /// An entry that no other child has.
@@ -215,13 +225,14 @@ fn mark() -> CString {
 /// Where the program may be. A word without a slash is searched in the PATH that the child will have; relative and empty
 /// entries of PATH, which mean "whatever directory I am in", are passed over. A relative path is relative to the directory
 /// of the parent, whatever directory the child gets.
-fn lookup(command: &Command) -> Result<Vec<CString>, Error> {
+fn lookup(command: &Command) -> Result<Strings, Error> {
     let program = command.executable.as_ref().unwrap_or(&command.program);
     let name = program.as_os_str();
     if name.is_empty() {
         return Err(Error::invalid("the program's name is empty"));
     }
-    c_string("the program's name", name)?;
+    let mut candidates = Strings::default();
+    push(&mut candidates, "the program's name", name)?;
     let found = match program {
         Program::Name(name) if !name.as_bytes().contains(&b'/') => search(command, name)?,
         _ if command.directory.is_some() && Path::new(name).is_relative() => {
@@ -230,9 +241,14 @@ fn lookup(command: &Command) -> Result<Vec<CString>, Error> {
             })?;
             vec![here.join(name)]
         }
-        _ => vec![PathBuf::from(name)],
+        // As it stands.
+        _ => return Ok(candidates),
     };
-    found.into_iter().map(|path| c_string("the program's path", path.as_os_str())).collect()
+    let mut candidates = Strings::default();
+    for path in &found {
+        push(&mut candidates, "the program's path", path.as_os_str())?;
+    }
+    Ok(candidates)
 }
 
 fn search(command: &Command, name: &OsStr) -> Result<Vec<PathBuf>, Error> {
@@ -241,7 +257,12 @@ fn search(command: &Command, name: &OsStr) -> Result<Vec<PathBuf>, Error> {
     }
     // Without PATH the C library searches these.
     let path = command.env.get("PATH").unwrap_or_else(|| OsString::from("/bin:/usr/bin"));
-    let directories: Vec<PathBuf> = std::env::split_paths(&path).filter(|path| path.is_absolute()).collect();
+    let mut directories: Vec<PathBuf> = Vec::new();
+    for directory in std::env::split_paths(&path) {
+        if directory.is_absolute() && !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
     // A child of other rights may be refused where we are not: then it gets every place to try.
     let other_rights = command.attributes.user.is_some() || command.attributes.group.is_some();
     let list = std::env::join_paths(&directories).unwrap_or_default();

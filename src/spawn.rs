@@ -7,12 +7,11 @@ use crate::handle::{self, Birth, Foreground, Notice, ProcessHandle};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::plan::{self, Plan, UNBOUND};
 use crate::sys::after_fork::{Failure, Job};
-#[cfg(target_os = "linux")]
-use crate::sys::clone;
 use crate::sys::fork::{self, Hook};
 use crate::sys::step::Step;
-use crate::sys::{self, fd, pipe};
-use std::ffi::{CStr, CString, OsStr};
+use crate::sys::wait::{self, Patience, Who};
+use crate::sys::{self, clone, fd, pipe};
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -63,16 +62,10 @@ fn choose() -> SpawnRoute {
     probe(wished)
 }
 
-#[cfg(target_os = "linux")]
 fn probe(wished: SpawnRoute) -> SpawnRoute {
     let routes = [(SpawnRoute::Clone3, clone::Route::Clone3), (SpawnRoute::Clone, clone::Route::Clone)];
     let mut open = routes.iter().skip_while(|(route, _)| *route != wished);
     open.find(|(_, kernel)| clone::probe(*kernel)).map_or(SpawnRoute::Portable, |(route, _)| *route)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn probe(_wished: SpawnRoute) -> SpawnRoute {
-    SpawnRoute::Portable
 }
 
 /// Makes the process. `hooks` force the fork route.
@@ -129,12 +122,12 @@ fn bind(plan: &Plan) -> Result<Bound, Error> {
             map.push((*number, source));
         }
     }
-    // Whatever of ours has a number that the child wants for something else moves above all of them.
-    let above = map.iter().map(|(target, _)| *target).max().unwrap_or(2).max(2) + 1;
+    // Whatever of ours has a number that the child wants for something else moves to one that it does not want.
+    let wanted: Vec<RawFd> = map.iter().map(|(target, _)| *target).collect();
     let lift = plan::to_lift(&map);
     for ((_, source), lift) in map.iter_mut().zip(lift) {
         if lift {
-            let copy = lifted(*source, above)?;
+            let copy = lifted(*source, &wanted)?;
             *source = copy.as_raw_fd();
             theirs.push(copy);
         }
@@ -149,25 +142,21 @@ fn bind(plan: &Plan) -> Result<Bound, Error> {
     bound.steps.extend(before.into_iter().cloned());
     bound.steps.extend(moves);
     for step in after {
-        let step = bind_step(plan, step, above, &mut bound)?;
+        let step = bind_step(plan, step, &wanted, &mut bound)?;
         bound.steps.extend(step);
     }
     Ok(bound)
 }
 
-fn lifted(source: RawFd, above: RawFd) -> Result<OwnedFd, Error> {
-    let copy = fd::duplicate_number(source).map_err(|error| Error::io("dup", error))?;
-    if copy.as_raw_fd() >= above {
-        return Ok(copy);
-    }
-    fd::duplicate_from(copy.as_fd(), above).map_err(|error| Error::io("dup", error))
+fn lifted(source: RawFd, wanted: &[RawFd]) -> Result<OwnedFd, Error> {
+    fd::duplicate_avoiding(source, wanted).map_err(|error| Error::io("dup", error))
 }
 
-fn bind_step(plan: &Plan, step: &Step, above: RawFd, bound: &mut Bound) -> Result<Option<Step>, Error> {
+fn bind_step(plan: &Plan, step: &Step, wanted: &[RawFd], bound: &mut Bound) -> Result<Option<Step>, Error> {
     Ok(Some(match step {
         Step::DirectoryDescriptor(UNBOUND) => {
             let Some(directory) = &plan.directory else { return Ok(None) };
-            let copy = lifted(directory.0.as_raw_fd(), above)?;
+            let copy = lifted(directory.0.as_raw_fd(), wanted)?;
             let number = copy.as_raw_fd();
             bound._theirs.push(copy);
             Step::DirectoryDescriptor(number)
@@ -176,7 +165,7 @@ fn bind_step(plan: &Plan, step: &Step, above: RawFd, bound: &mut Bound) -> Resul
             let failed = |error| Error::io("foreground", error).path("/dev/tty");
             let terminal = sys::terminal::open().map_err(failed)?;
             let before = sys::terminal::foreground(terminal.as_fd()).map_err(failed)?;
-            let copy = lifted(terminal.as_raw_fd(), above)?;
+            let copy = lifted(terminal.as_raw_fd(), wanted)?;
             let number = copy.as_raw_fd();
             bound._theirs.push(copy);
             bound.foreground = Some(Foreground { terminal, before });
@@ -191,7 +180,7 @@ fn bind_step(plan: &Plan, step: &Step, above: RawFd, bound: &mut Bound) -> Resul
             let path = directory.join("cgroup.procs");
             let file = File::options().write(true).open(&path);
             let file = file.map_err(|error| Error::io("cgroup", error).path(path))?;
-            let copy = lifted(file.as_raw_fd(), above)?;
+            let copy = lifted(file.as_raw_fd(), wanted)?;
             let number = copy.as_raw_fd();
             bound._theirs.push(copy);
             Step::ControlGroup { procs: number }
@@ -309,23 +298,13 @@ fn birth_here(
 ) -> Result<Born, Refused> {
     match route {
         SpawnRoute::Portable => birth_by_fork(plan, steps, hooks),
-        #[cfg(target_os = "linux")]
         SpawnRoute::Clone3 => birth_by_clone(clone::Route::Clone3, plan, steps, cgroup),
-        #[cfg(target_os = "linux")]
         SpawnRoute::Clone => birth_by_clone(clone::Route::Clone, plan, steps, None),
-        #[cfg(not(target_os = "linux"))]
-        SpawnRoute::Clone3 | SpawnRoute::Clone => birth_by_fork(plan, steps, hooks),
     }
 }
 
-#[cfg(target_os = "linux")]
 fn birth_by_clone(route: clone::Route, plan: &Plan, steps: &[Step], cgroup: Option<RawFd>) -> Result<Born, Refused> {
-    use crate::sys::wait::{self, Patience, Who};
-    let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect::<Vec<_>>();
-    let ended = |strings: &[CString]| {
-        strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>()
-    };
-    let (candidates, argv, envp) = (pointers(&plan.candidates), ended(&plan.argv), ended(&plan.envp));
+    let (candidates, argv, envp) = (plan.candidates.pointers(), plan.argv.pointers(), plan.envp.pointers());
     let job = Job { steps, candidates: &candidates, argv: &argv, envp: &envp, report: Default::default() };
     match clone::spawn(route, &job, cgroup) {
         Ok(born) => Ok(Born { pid: born.pid, notice: Notice::new(born.pidfd) }),
@@ -347,9 +326,9 @@ fn birth_by_fork(plan: &Plan, steps: &[Step], hooks: &[Hook]) -> Result<Born, Re
     let parts = fork::Parts {
         steps_before_hooks: steps.iter().position(last).unwrap_or(steps.len()),
         steps: steps.to_vec(),
-        candidates: plan.candidates.clone(),
-        argv: plan.argv.clone(),
-        envp: plan.envp.clone(),
+        candidates: plan.candidates.clone().into_pointers(),
+        argv: plan.argv.clone().into_pointers(),
+        envp: plan.envp.clone().into_pointers(),
         hooks: hooks.to_vec(),
     };
     match fork::spawn(parts) {
@@ -530,9 +509,9 @@ fn interpreter(path: &Path) -> Option<PathBuf> {
 fn explain_too_big(plan: &Plan) -> String {
     const STRING_MAX: usize = 128 * 1024;
     let size = |string: &CStr| string.to_bytes_with_nul().len();
-    let strings = || plan.argv.iter().chain(&plan.envp);
-    if let Some(place) = plan.argv.iter().position(|word| size(word) > STRING_MAX) {
-        let bytes = plan.argv.get(place).map_or(0, |word| size(word));
+    let strings = || plan.argv.iter().chain(plan.envp.iter());
+    let words = plan.argv.iter().map(size).enumerate();
+    if let Some((place, bytes)) = words.into_iter().find(|(_, bytes)| *bytes > STRING_MAX) {
         return format!("argument {place} alone has {bytes} bytes, and one string may have {STRING_MAX}");
     }
     if let Some(entry) = plan.envp.iter().find(|entry| size(entry) > STRING_MAX) {

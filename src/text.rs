@@ -86,10 +86,11 @@ impl Text {
     /// # Errors
     /// In strict mode, if bytes are no text in this encoding; also a sequence cut off at the end.
     pub fn decode(&self, bytes: &[u8]) -> Result<String, DecodeError> {
-        if self.encoding == UTF_8 && self.newlines == Newlines::Keep {
-            if let Ok(text) = std::str::from_utf8(bytes) {
-                return Ok(text.to_owned());
-            }
+        if self.encoding == UTF_8
+            && self.newlines == Newlines::Keep
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return Ok(text.to_owned());
         }
         let mut text = String::new();
         let mut decoder = self.decoder();
@@ -424,7 +425,8 @@ mod tests {
     #[test]
     fn lines_do_not_depend_on_borders() {
         use LineEnd::{Newline, Size, Stream};
-        let cases: [(Newlines, usize, &[u8], &[(&[u8], LineEnd)]); 6] = [
+        type Case = (Newlines, usize, &'static [u8], &'static [(&'static [u8], LineEnd)]);
+        let cases: [Case; 6] = [
             (Newlines::Keep, 99, b"a\nbc\n\nd", &[(b"a", Newline), (b"bc", Newline), (b"", Newline), (b"d", Stream)]),
             (Newlines::Keep, 99, b"a\r\nb\r", &[(b"a\r", Newline), (b"b\r", Stream)]),
             (

@@ -38,18 +38,20 @@ impl Env {
         self.changes.clear();
     }
 
-    /// The entries that the child will have. `inherited` is asked only if anything is inherited.
-    pub(crate) fn resolve(&self, inherited: impl FnOnce() -> std::env::VarsOs) -> Vec<(OsString, OsString)> {
-        let mut entries = Vec::new();
+    /// Hands out the entries that the child will have. What is inherited is read once, under the lock of std.
+    pub(crate) fn each(&self, mut entry: impl FnMut(&OsStr, &OsStr)) {
         if !self.clear {
-            entries.extend(inherited().filter(|(key, _)| !self.changes.contains_key(key)));
+            for (key, value) in std::env::vars_os() {
+                if self.changes.is_empty() || !self.changes.contains_key(&key) {
+                    entry(&key, &value);
+                }
+            }
         }
         for (key, value) in &self.changes {
             if let Some(value) = value {
-                entries.push((key.clone(), value.text.clone()));
+                entry(key, &value.text);
             }
         }
-        entries
     }
 
     /// The value that the child will see for one key.

@@ -1,13 +1,16 @@
 //! What is fed to a child's standard input, as a value.
 
+use super::stdio::{Kind, Stdio};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What is fed to a child's standard input.
 ///
-/// Bytes and strings convert into it. A file or another descriptor need not be fed at all: give it to
-/// [`Command::stdin`](crate::Command::stdin), and the child reads it by itself.
+/// Bytes, strings and files convert into it. A file is not fed by verbs that run to the end: the child reads it by itself. Other
+/// descriptors are best given to [`Command::stdin`](crate::Command::stdin).
 ///
 /// ```
 /// use procession::{Command, Input};
@@ -30,6 +33,7 @@ type SharedReader = Arc<Mutex<Option<Box<dyn Read + Send>>>>;
 pub(crate) enum Source {
     Bytes(Arc<Vec<u8>>),
     Reader(SharedReader),
+    File(Arc<OwnedFd>),
 }
 
 impl Input {
@@ -46,6 +50,14 @@ impl Input {
         Input(Source::Reader(Arc::new(Mutex::new(Some(Box::new(reader))))))
     }
 
+    /// The file, if it is one, for the child to read by itself.
+    pub(crate) fn file(&self) -> Option<Stdio> {
+        match &self.0 {
+            Source::File(file) => Some(Stdio(Kind::Fd(Arc::clone(file)))),
+            _ => None,
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         matches!(&self.0, Source::Bytes(bytes) if bytes.is_empty())
     }
@@ -59,6 +71,7 @@ impl Input {
                 let used = || io::Error::new(io::ErrorKind::InvalidInput, "the input's reader has been used already");
                 Ok(Opened::Reader(reader.ok_or_else(used)?))
             }
+            Source::File(file) => Ok(Opened::Reader(Box::new(File::from(file.try_clone()?)))),
         }
     }
 }
@@ -74,6 +87,7 @@ impl fmt::Debug for Input {
         match &self.0 {
             Source::Bytes(bytes) => write!(out, "Input({} bytes)", bytes.len()),
             Source::Reader(_) => out.write_str("Input(reader)"),
+            Source::File(file) => write!(out, "Input(descriptor {})", file.as_raw_fd()),
         }
     }
 }
@@ -117,6 +131,13 @@ impl<const N: usize> From<&[u8; N]> for Input {
 impl From<&Vec<u8>> for Input {
     fn from(bytes: &Vec<u8>) -> Input {
         Input::from(bytes.clone())
+    }
+}
+
+/// From where the file stands.
+impl From<File> for Input {
+    fn from(file: File) -> Input {
+        Input(Source::File(Arc::new(file.into())))
     }
 }
 

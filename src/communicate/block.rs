@@ -1,7 +1,7 @@
 //! The driver for one child: feeds its machine with readiness from one `ppoll`, on the caller's thread. Decides in which order
 //! the facts are looked at: bytes, the stop in progress, the end of the process, the deadline.
 
-use crate::child::Child;
+use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::{ProcessHandle, Progress, Stopper};
@@ -11,7 +11,7 @@ use crate::pipe::PipeReader;
 use crate::stop::Stop;
 use crate::sys::{self, poll, procfs};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// How a conversation ended.
@@ -26,8 +26,10 @@ pub(super) enum Ending {
 const DRAIN_AFTER_STOP: Duration = Duration::from_millis(500);
 /// Without a descriptor that announces the end, this is how often one looks.
 const LOOK: Duration = Duration::from_millis(5);
-/// A pipe that was found full gets this size: it then fits the second-level cache, and larger is slower.
+/// A pipe that was found full gets this size, in either direction: each side then sleeps less often, and it still fits the
+/// second-level cache.
 const PIPE_SIZE: usize = 256 * 1024;
+/// As much as a pipe holds whose size nobody chose. A size that was chosen stays.
 const PIPE_FULL: usize = 64 * 1024;
 
 /// Runs the conversation.
@@ -37,7 +39,15 @@ pub(super) fn drive(
     deadline: Deadline,
     stop: Option<&Stop>,
 ) -> Result<Ending, Error> {
-    let mut drive = Drive { child, machine, exited: false, stopper: None, cause: Cause::Ended, until: Deadline::NEVER };
+    let mut drive = Drive {
+        child,
+        machine,
+        exited: false,
+        stopper: None,
+        cause: Cause::Ended,
+        until: Deadline::NEVER,
+        grown: [false; 3],
+    };
     drive.prepare()?;
     // What can be written now need not be waited for; what can be read now is most likely nothing.
     let mut ready = Ready { stdin: true, streams: [false; 2] };
@@ -75,6 +85,8 @@ struct Drive<'a> {
     cause: Cause,
     /// Until when to wait for readiness.
     until: Deadline,
+    /// Which pipes were asked to be larger: standard input, output and error.
+    grown: [bool; 3],
 }
 
 impl Drive<'_> {
@@ -93,8 +105,15 @@ impl Drive<'_> {
 
     fn transfer(&mut self, ready: Ready) -> Result<(), Error> {
         if ready.stdin && self.machine.wants_to_write() {
+            let [grown, ..] = &mut self.grown;
             let close = match &self.child.stdin {
-                Some(end) => self.machine.write(|bytes| sys::pipe::write(end.as_fd(), bytes)),
+                Some(end) => self.machine.write(|bytes| {
+                    let count = sys::pipe::write(end.as_fd(), bytes)?;
+                    if count >= PIPE_FULL && count < bytes.len() {
+                        grow(end.as_fd(), grown);
+                    }
+                    Ok(count)
+                }),
                 None => {
                     self.machine.end_input();
                     Ok(true)
@@ -113,9 +132,10 @@ impl Drive<'_> {
     }
 
     fn read(&mut self, stream: Stream) -> Result<(), Error> {
-        let (end, step) = match stream {
-            Stream::Stdout => (&mut self.child.stdout, "read stdout"),
-            Stream::Stderr => (&mut self.child.stderr, "read stderr"),
+        let [_, stdout_grown, stderr_grown] = &mut self.grown;
+        let (end, grown, step) = match stream {
+            Stream::Stdout => (&mut self.child.stdout, stdout_grown, "read stdout"),
+            Stream::Stderr => (&mut self.child.stderr, stderr_grown, "read stderr"),
         };
         let Some(reader) = end else {
             self.machine.cut_off(stream, Vec::new());
@@ -128,7 +148,7 @@ impl Drive<'_> {
             Ok(count)
         });
         if full {
-            grow(reader);
+            grow(reader.as_fd(), grown);
         }
         if ended.map_err(|error| Error::io(step, error))? {
             *end = None;
@@ -280,6 +300,8 @@ impl Drive<'_> {
             self.child.handle.wait_ended_alone(Deadline::NEVER)?;
             return Ok(Ending::Over { cause: self.cause, survivors: Vec::new() });
         };
+        // The plan has done what it could; drop does not do it again.
+        self.child.settings.kill_on_drop = KillOnDrop::No;
         let ended = self.child.handle.wait_ended(Deadline::after(LOOK))?;
         let report = stopper.report(&self.child.handle, ended.map(|ended| ended.status));
         Ok(Ending::Over { cause: self.cause, survivors: report.survivors().to_vec() })
@@ -289,13 +311,16 @@ impl Drive<'_> {
 /// How often a pipe is read again before it is given up.
 const LAST_READS: usize = 16;
 
-/// A wish: an unprivileged user may have used up the quota of pipe pages.
-fn grow(reader: &mut PipeReader) {
-    let _: io::Result<usize> = sys::pipe::set_size(reader.as_fd(), PIPE_SIZE);
+/// Asks once for a larger pipe.
+fn grow(end: BorrowedFd<'_>, grown: &mut bool) {
+    if !std::mem::replace(grown, true) && sys::pipe::size(end).is_ok_and(|size| size == PIPE_FULL) {
+        // A wish: an unprivileged user may have used up the quota of pipe pages.
+        let _: io::Result<usize> = sys::pipe::set_size(end, PIPE_SIZE);
+    }
 }
 
 /// Who keeps the pipe open.
 fn holders(handle: &ProcessHandle, end: &PipeReader) -> Vec<ProcessEntry> {
     let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_writers(inode).into_iter().map(|pid| handle.entry(pid)).collect()
+    procfs::pipe_writers(&[inode]).into_iter().map(|pid| handle.entry(pid)).collect()
 }

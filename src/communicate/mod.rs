@@ -117,7 +117,7 @@ impl Command {
                 let text = format!("there is input, and stdin is said to be {stdin:?}");
                 Err(Error::invalid(text).of_command(|| self.to_string()))
             }
-            (Some(_), _) => Ok(Some(Stdio::piped())),
+            (Some(input), _) => Ok(Some(input.file().unwrap_or_else(Stdio::piped))),
             (None, Some(stdin)) => Ok(Some(stdin.clone())),
             (None, None) => Ok(otherwise),
         }
@@ -127,7 +127,7 @@ impl Command {
         let deadline = Deadline::from(self.timeout);
         let mut child = self.spawn_with(streams)?;
         child.settings.kill_on_drop = KillOnDrop::Always;
-        let input = self.input.clone().unwrap_or_else(Input::empty);
+        let input = self.input.clone().filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
         let stop = self.stop.clone();
         match child.talk(input, deadline, Some(&stop)) {
             Err(mut error) if error.is_timeout() => {

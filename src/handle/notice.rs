@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use wait_timeout::ChildExt;
@@ -19,8 +20,10 @@ pub(crate) struct Notice {
     descriptor: OnceLock<Descriptor>,
     /// Whether to ask the kernel for a pidfd at all.
     portable: bool,
-    /// The portable engine's child, for timed waits where not even a thread can be had.
+    /// The portable engine's child, for timed waits where no thread can be had.
     child: Option<Mutex<process::Child>>,
+    /// That is so: there was room for a pipe, and no thread.
+    lacks_thread: AtomicBool,
 }
 
 enum Descriptor {
@@ -56,11 +59,12 @@ impl Notice {
 
     /// The descriptor. If there is none yet, one is made, which needs the process to be ours and unreaped.
     pub(crate) fn fd(&self, pid: i32, unreaped: bool) -> Option<BorrowedFd<'_>> {
-        if self.descriptor.get().is_none() && unreaped {
-            if let Some(made) = self.make(pid) {
-                // Another thread may have been faster; then ours is closed.
-                let _ = self.descriptor.set(made);
-            }
+        if self.descriptor.get().is_none()
+            && unreaped
+            && let Some(made) = self.make(pid)
+        {
+            // Another thread may have been faster; then ours is closed.
+            let _ = self.descriptor.set(made);
         }
         self.descriptor.get().map(|descriptor| match descriptor {
             Descriptor::Pidfd(fd) | Descriptor::Pipe(fd) => fd.as_fd(),
@@ -76,15 +80,22 @@ impl Notice {
                 Err(_) => {}
             }
         }
-        watch(pid).ok().map(Descriptor::Pipe)
+        let (reader, writer) = pipe::pair().ok()?;
+        let watching = watch(pid, writer).is_ok();
+        self.lacks_thread.store(!watching, Ordering::Relaxed);
+        watching.then_some(Descriptor::Pipe(reader))
     }
 
-    /// Timed wait on std's child by the crate `wait-timeout`, for when there is no descriptor. It reaps. `None` if this is no
-    /// child of std's; the inner `None` means that the deadline came first.
+    /// Timed wait on std's child by the crate `wait-timeout`, for when no thread can announce the end. It reaps. `None` if this
+    /// is no child of std's, or if there was no room for a pipe, which the crate needs too; the inner `None` means that the
+    /// deadline came first.
     ///
     /// The crate rounds down to milliseconds and comes back early, so it is asked again until the deadline has passed.
     pub(crate) fn wait_without_descriptor(&self, deadline: Deadline) -> Option<io::Result<Option<ExitStatus>>> {
         const LONGEST: Duration = Duration::from_secs(86_400);
+        if !self.lacks_thread.load(Ordering::Relaxed) {
+            return None;
+        }
         let mut child = self.child.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let remaining = deadline.remaining().unwrap_or(LONGEST).min(LONGEST);
@@ -98,15 +109,15 @@ impl Notice {
     }
 }
 
-/// A pipe whose writing end lives in a thread that waits for the process, without reaping it.
-fn watch(pid: i32) -> io::Result<OwnedFd> {
-    let (reader, writer) = pipe::pair()?;
-    std::thread::Builder::new().name(format!("procession-{pid}")).stack_size(64 * 1024).spawn(move || {
+/// A thread that waits for the process, without reaping it, and then closes the pipe.
+fn watch(pid: i32, writer: OwnedFd) -> io::Result<()> {
+    let thread = std::thread::Builder::new().name(format!("procession-{pid}")).stack_size(64 * 1024);
+    let started = thread.spawn(move || {
         // An error means that somebody else reaped it: that is an end as well.
         let _ = wait::has_ended(Who::Pid(pid), Patience::Wait);
         drop(writer);
-    })?;
-    Ok(reader)
+    });
+    started.map(drop)
 }
 
 impl fmt::Debug for Notice {

@@ -95,7 +95,8 @@ impl Stopper {
         close_stdin: &mut dyn FnMut(),
     ) -> Result<Progress, Error> {
         while !self.over {
-            if self.next == 0 {
+            let beginning = self.next == 0;
+            if beginning {
                 self.look(handle, pipes);
             }
             self.members.retain(Member::is_alive);
@@ -119,7 +120,9 @@ impl Stopper {
             } else if let Some(step) = self.plan.steps.get(self.next).copied() {
                 self.next += 1;
                 self.until = Deadline::after(step.grace);
-                self.look(handle, pipes);
+                if !beginning {
+                    self.look(handle, pipes);
+                }
                 match step.action {
                     Action::CloseStdin => close_stdin(),
                     Action::Signal(Signal::KILL) => {
@@ -159,15 +162,15 @@ impl Stopper {
     fn look(&mut self, handle: &ProcessHandle, pipes: &[u64]) -> bool {
         let birth = &handle.inner.birth;
         // A number that may have been given away says nothing about who belongs to whom.
-        let owns = handle.owns_number();
+        let (pid, group) = (handle.owns_number().then_some(birth.pid), birth.leads_group);
         let roots = match self.plan.scope {
             Scope::Process => return false,
-            Scope::Group => Roots { pid: birth.pid, group: birth.leads_group && owns, ..Roots::default() },
+            Scope::Group => Roots { pid, group, ..Roots::default() },
             Scope::Tree => Roots {
-                pid: birth.pid,
-                group: birth.leads_group && owns,
-                session: birth.leads_session && owns,
-                descendants: owns,
+                pid,
+                group,
+                session: birth.leads_session,
+                descendants: true,
                 mark: birth.mark.as_deref(),
                 pipes,
             },

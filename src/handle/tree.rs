@@ -10,10 +10,12 @@ use std::time::Instant;
 /// What is looked for.
 #[derive(Debug, Default)]
 pub(super) struct Roots<'a> {
-    pub(super) pid: i32,
-    /// The process leads a group or session and is not reaped, so the number is still its own.
+    /// The process, unless it was reaped: then its number may be a stranger's.
+    pub(super) pid: Option<i32>,
+    /// Whether it leads a group, or a session.
     pub(super) group: bool,
     pub(super) session: bool,
+    /// Whether the descendants of the process, and of those that are known already, count.
     pub(super) descendants: bool,
     pub(super) mark: Option<&'a [u8]>,
     pub(super) pipes: &'a [u64],
@@ -71,19 +73,20 @@ pub(super) fn refresh(roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
 
 /// The pure part: who in the table belongs to the roots and is not known yet.
 fn find<'t>(table: &'t [Stat], roots: &Roots<'_>, known: &[Member], marked: impl Fn(&Stat) -> bool) -> Vec<&'t Stat> {
-    let held: HashSet<i32> = roots.pipes.iter().flat_map(|&inode| procfs::pipe_writers(inode)).collect();
-    let mut inside: HashSet<i32> = known.iter().map(|member| member.stat.pid).collect();
-    inside.insert(roots.pid);
+    let own = std::process::id() as i32;
+    let held: HashSet<i32> = procfs::pipe_writers(roots.pipes).into_iter().collect();
+    let mut inside: HashSet<i32> = known.iter().map(|member| member.stat.pid).chain(roots.pid).collect();
     let forbidden = ancestors(table);
     let mut found = Vec::new();
     loop {
         let before = found.len();
         for stat in table {
             let belongs = || {
-                (roots.group && stat.group == roots.pid)
-                    || (roots.session && stat.session == roots.pid)
+                (roots.group && Some(stat.group) == roots.pid)
+                    || (roots.session && Some(stat.session) == roots.pid)
                     || (roots.descendants && inside.contains(&stat.parent))
-                    || held.contains(&stat.pid)
+                    // A copy of this program, forked while the pipe was being made, holds it and is nobody's descendant.
+                    || (held.contains(&stat.pid) && stat.parent != own)
                     || marked(stat)
             };
             if !is_over(stat) && !inside.contains(&stat.pid) && !forbidden.contains(&stat.pid) && belongs() {
@@ -137,11 +140,11 @@ mod tests {
             stat(900, 1, 900, 900),
             Stat { state: 'Z', ..stat(105, 100, 100, 100) },
         ];
-        let group = Roots { pid: 100, group: true, ..Roots::default() };
+        let group = Roots { pid: Some(100), group: true, ..Roots::default() };
         assert_eq!(pids(&table, &group), [101, 103, 900]);
-        let tree = Roots { pid: 100, descendants: true, ..Roots::default() };
+        let tree = Roots { pid: Some(100), descendants: true, ..Roots::default() };
         assert_eq!(pids(&table, &tree), [101, 102, 900]);
-        let session = Roots { pid: 100, session: true, ..Roots::default() };
+        let session = Roots { pid: Some(100), session: true, ..Roots::default() };
         assert_eq!(pids(&table, &session), [101, 102, 103, 900]);
     }
 
@@ -149,7 +152,7 @@ mod tests {
     fn a_stop_never_reaches_us_or_those_above() {
         let own = std::process::id() as i32;
         let table = [stat(own, 50, 100, 100), stat(50, 1, 100, 100), stat(1, 0, 100, 100), stat(101, 100, 100, 100)];
-        let roots = Roots { pid: 100, group: true, session: true, descendants: true, ..Roots::default() };
+        let roots = Roots { pid: Some(100), group: true, session: true, descendants: true, ..Roots::default() };
         assert_eq!(pids(&table, &roots), [101]);
     }
 }

@@ -12,7 +12,7 @@
 
 use super::errno;
 use super::step::Step;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{c_char, c_int};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 pub(crate) struct Job<'a> {
     /// What to do before exec, in order.
     pub(crate) steps: &'a [Step],
-    /// The program, in the order in which the places are tried; each ends with a zero byte.
+    /// The program, in the order in which the places are tried, ended by a null pointer.
     pub(crate) candidates: &'a [*const c_char],
     /// The arguments, ended by a null pointer.
     pub(crate) argv: &'a [*const c_char],
@@ -32,6 +32,7 @@ pub(crate) struct Job<'a> {
 
 /// What the child tells its parent, in memory that both share. All zero: nothing failed.
 #[derive(Debug, Default)]
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))]
 pub(crate) struct Report {
     /// Set as the first thing the child does, so that a parent can tell shared memory from a copy.
     alive: AtomicI32,
@@ -50,6 +51,7 @@ pub(crate) struct Failure {
     pub(crate) errno: i32,
 }
 
+#[cfg_attr(not(target_os = "linux"), allow(dead_code))] // nobody shares memory with a child there
 impl Report {
     /// Whether the child has run at all in this memory.
     pub(crate) fn is_alive(&self) -> bool {
@@ -92,10 +94,14 @@ impl Job<'_> {
     pub(crate) fn exec(&self) -> Failure {
         let mut errno = libc::ENOENT;
         for &path in self.candidates {
+            if path.is_null() {
+                break;
+            }
             // SAFETY: path, argv and envp are zero-ended strings and null-ended lists that live until exec replaces them.
             unsafe { libc::execve(path, self.argv.as_ptr(), self.envp.as_ptr()) };
             match errno::last() {
                 libc::EACCES => errno = libc::EACCES,
+                missing @ (libc::ENOENT | libc::ENOTDIR) if errno != libc::EACCES => errno = missing,
                 libc::ENOENT | libc::ENOTDIR => {}
                 other => {
                     errno = other;
@@ -169,7 +175,6 @@ fn set_action(signal: c_int, ignore: bool) -> Taken {
 
 /// Gives every signal that has a handler its default action; what is ignored stays ignored. For routes where the kernel
 /// does not do it (`CLONE_CLEAR_SIGHAND`). Called with all signals blocked.
-#[cfg(target_os = "linux")]
 pub(crate) fn clear_handlers() {
     for signal in 1..=64 {
         // SAFETY: an all-zero sigaction is a valid place to read into.
@@ -183,8 +188,14 @@ pub(crate) fn clear_handlers() {
     }
 }
 
-/// Restores a mask, for routes that had every signal blocked across the clone.
-#[cfg(target_os = "linux")]
+/// Ignores a signal that the host ignores: std gives SIGPIPE its default action, and whether the child wants that is for
+/// the steps to say.
+pub(crate) fn ignore_again(signal: c_int) {
+    // A number that the host ignores is valid, so this cannot fail.
+    let _ = set_action(signal, true);
+}
+
+/// Restores a mask, for routes that had every signal blocked across the birth.
 pub(crate) fn restore_mask(mask: &libc::sigset_t) {
     // SAFETY: the mask is a valid set; SIG_SETMASK with it cannot fail.
     unsafe { libc::sigprocmask(libc::SIG_SETMASK, mask, std::ptr::null_mut()) };
@@ -443,10 +454,11 @@ fn mark_listed(first: RawFd, last: RawFd) -> Taken {
         // struct linux_dirent64: inode 8, offset 8, length 2, type 1, name.
         while let (Some(&[low, high]), Some(name)) = (rest.get(16..18), rest.get(19..)) {
             let length = u16::from_ne_bytes([low, high]) as usize;
-            if let Some(fd) = CStr::from_bytes_until_nul(name).ok().and_then(number) {
-                if fd >= first && fd <= last {
-                    mark(fd);
-                }
+            if let Some(fd) = std::ffi::CStr::from_bytes_until_nul(name).ok().and_then(number)
+                && fd >= first
+                && fd <= last
+            {
+                mark(fd);
             }
             let Some(next) = rest.get(length.max(1)..) else { break };
             rest = next;
@@ -458,7 +470,7 @@ fn mark_listed(first: RawFd, last: RawFd) -> Taken {
 }
 
 #[cfg(target_os = "linux")]
-fn number(name: &CStr) -> Option<RawFd> {
+fn number(name: &std::ffi::CStr) -> Option<RawFd> {
     let mut value: RawFd = 0;
     for &byte in name.to_bytes() {
         if !byte.is_ascii_digit() {

@@ -8,7 +8,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// Duplicates a descriptor to the lowest free number from `lowest` on.
 pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: `fd` is open for the length of the call; F_DUPFD_CLOEXEC takes an integer.
-    let number = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) })?;
+    let number = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, lowest) });
+    let number = number.map_err(|error| match error.raw_os_error() {
+        // `lowest` is not below the limit.
+        Some(libc::EINVAL) => io::Error::from_raw_os_error(libc::EMFILE),
+        _ => error,
+    })?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -24,6 +29,15 @@ pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
     let copy = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Duplicates a descriptor to a number above 2 that is none of these.
+pub(crate) fn duplicate_avoiding(number: RawFd, avoided: &[RawFd]) -> io::Result<OwnedFd> {
+    let mut copy = duplicate_number(number)?;
+    while avoided.contains(&copy.as_raw_fd()) {
+        copy = duplicate_from(copy.as_fd(), copy.as_raw_fd().saturating_add(1))?;
+    }
+    Ok(copy)
 }
 
 /// Makes reads and writes on this open file description return at once. Only for descriptions that the library made and

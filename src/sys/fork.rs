@@ -2,10 +2,10 @@
 //! of things, the environment and the rules of look-up are the same on every route.
 #![allow(unsafe_code)]
 
-use super::after_fork::{Failure, Job};
+use super::after_fork::{self, Failure, Job};
 use super::step::Step;
-use super::{fd, pipe};
-use std::ffi::{CString, c_char};
+use super::strings::Pointers;
+use super::{fd, mask, pipe};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -19,9 +19,9 @@ pub(crate) type Hook = Arc<dyn Fn() -> io::Result<()> + Send + Sync>;
 /// Owned by the closure, for the child to borrow.
 pub(crate) struct Parts {
     pub(crate) steps: Vec<Step>,
-    pub(crate) candidates: Vec<CString>,
-    pub(crate) argv: Vec<CString>,
-    pub(crate) envp: Vec<CString>,
+    pub(crate) candidates: Pointers,
+    pub(crate) argv: Pointers,
+    pub(crate) envp: Pointers,
     pub(crate) hooks: Vec<Hook>,
     /// How many steps come before the hooks.
     pub(crate) steps_before_hooks: usize,
@@ -33,39 +33,46 @@ impl fmt::Debug for Parts {
     }
 }
 
-/// Null-ended pointer lists. Shared with the child read-only.
-struct Pointers(Vec<*const c_char>);
-
-// SAFETY: the pointers lead into heap memory of `Parts`, which is owned beside them and never changed.
-unsafe impl Send for Pointers {}
-// SAFETY: as above; nothing is written through them.
-unsafe impl Sync for Pointers {}
-
-impl Pointers {
-    fn new(strings: &[CString], null: bool) -> Pointers {
-        let end = null.then_some(std::ptr::null());
-        Pointers(strings.iter().map(|string| string.as_ptr()).chain(end).collect())
-    }
-}
-
 /// Why the fork route made no program.
 pub(crate) enum Refusal {
-    /// No process was made, or it failed where it could not say.
+    /// No process was made.
     Fork(io::Error),
-    /// A step or exec failed; `hook` is set if it was a hook of the user's. std has reaped the child.
+    /// A step or exec failed; `hook` is set if it was a hook of the user's. The child has been reaped.
     Child { failure: Failure, hook: bool },
 }
 
-/// Makes a child by std.
+/// Makes a child by std. What failed is told on a pipe of our own, and std's own is not relied on: it may have a number at
+/// which the child wants something else, and is then overwritten.
 pub(crate) fn spawn(parts: Parts) -> Result<process::Child, Refusal> {
-    let (reader, writer) = pipe::pair().map_err(Refusal::Fork)?;
-    fd::set_nonblocking(reader.as_fd()).map_err(Refusal::Fork)?;
+    let wanted: Vec<RawFd> = parts.steps.iter().filter_map(target).collect();
+    let (reader, mut writer) = pipe::pair().map_err(Refusal::Fork)?;
+    if wanted.contains(&writer.as_raw_fd()) {
+        writer = fd::duplicate_avoiding(writer.as_raw_fd(), &wanted).map_err(Refusal::Fork)?;
+    }
     let mut command = process::Command::new("/");
-    hook(&mut command, parts, writer);
+    // No handler of the host runs in the copy: the child takes them away before it restores the mask.
+    let old = mask::replace(&mask::set(true));
+    hook(&mut command, parts, writer, old);
     let result = command.spawn();
-    // Our copy of the writing end lives in the closure.
+    mask::replace(&old);
+    // Our copy of the writing end lives in the closure; without it the end comes with exec.
     drop(command);
-    result.map_err(|error| read_failure(&reader).unwrap_or(Refusal::Fork(error)))
+    let mut child = result.map_err(Refusal::Fork)?;
+    match read_failure(&reader) {
+        None => Ok(child),
+        Some(refusal) => {
+            // It is about to end, and if somebody else reaps it that is as good.
+            let _ = child.wait();
+            Err(refusal)
+        }
+    }
+}
+
+fn target(step: &Step) -> Option<RawFd> {
+    match step {
+        Step::Descriptor { to, .. } => Some(*to),
+        _ => None,
+    }
 }
 
 fn read_failure(reader: &OwnedFd) -> Option<Refusal> {
@@ -79,17 +86,24 @@ fn read_failure(reader: &OwnedFd) -> Option<Refusal> {
     Some(Refusal::Child { failure: Failure { place: place as usize, errno }, hook: hook != 0 })
 }
 
-fn hook(command: &mut process::Command, parts: Parts, writer: OwnedFd) {
-    let candidates = Pointers::new(&parts.candidates, false);
-    let argv = Pointers::new(&parts.argv, true);
-    let envp = Pointers::new(&parts.envp, true);
+fn hook(command: &mut process::Command, parts: Parts, writer: OwnedFd, mask: libc::sigset_t) {
+    let ignores_pipe = mask::ignores(libc::SIGPIPE);
     let child = move || -> io::Result<()> {
-        // Capture everything whole: a closure takes only the fields it names, and the strings behind the pointers would be
-        // freed before it runs.
-        let (parts, candidates, argv, envp) = (&parts, &candidates, &argv, &envp);
+        // Capture the whole: a closure takes only the fields it names, and pointers are no owners.
+        let parts = &parts;
+        after_fork::clear_handlers();
+        if ignores_pipe {
+            after_fork::ignore_again(libc::SIGPIPE);
+        }
+        after_fork::restore_mask(&mask);
         let (before, after) = parts.steps.split_at(parts.steps_before_hooks.min(parts.steps.len()));
-        let mut job =
-            Job { steps: before, candidates: &candidates.0, argv: &argv.0, envp: &envp.0, report: Default::default() };
+        let mut job = Job {
+            steps: before,
+            candidates: parts.candidates.get(),
+            argv: parts.argv.get(),
+            envp: parts.envp.get(),
+            report: Default::default(),
+        };
         let (failure, hook) = 'failed: {
             if let Err(failure) = job.prepare() {
                 break 'failed (failure, false);
@@ -105,7 +119,8 @@ fn hook(command: &mut process::Command, parts: Parts, writer: OwnedFd) {
             (Failure { place: failure.place + before.len(), ..failure }, false)
         };
         send_failure(writer.as_raw_fd(), failure, hook);
-        Err(io::Error::from_raw_os_error(failure.errno))
+        // SAFETY: ends this process only, without running anything of the host's.
+        unsafe { libc::_exit(127) }
     };
     // SAFETY: the closure keeps the law of `after_fork`: it makes system calls on memory made before. Hooks are the user's
     // own, who promised the same when calling `Command::pre_exec`.
@@ -117,6 +132,6 @@ fn send_failure(fd: RawFd, failure: Failure, hook: bool) {
     for (place, word) in words.chunks_exact_mut(4).zip([failure.place as i32, failure.errno, hook as i32]) {
         place.copy_from_slice(&word.to_ne_bytes());
     }
-    // SAFETY: the pointer is valid for reads of this length. If it fails, std's own report of the errno is left.
+    // SAFETY: the pointer is valid for reads of this length. It fits into the empty pipe.
     unsafe { libc::write(fd, words.as_ptr().cast(), words.len()) };
 }

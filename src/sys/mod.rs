@@ -4,6 +4,9 @@
 pub(crate) mod after_fork;
 #[cfg(target_os = "linux")]
 pub(crate) mod clone;
+#[cfg(not(target_os = "linux"))]
+#[path = "clone_absent.rs"]
+pub(crate) mod clone;
 pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod fork;
@@ -17,5 +20,6 @@ pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod procfs;
 pub(crate) mod step;
+pub(crate) mod strings;
 pub(crate) mod terminal;
 pub(crate) mod wait;

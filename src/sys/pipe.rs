@@ -1,10 +1,10 @@
 //! pipe(7): pairs that are close-on-exec from birth, their size, and writes that never raise SIGPIPE in the host.
 #![allow(unsafe_code)]
 
-use super::errno::{check, retry};
+use super::errno::retry;
 use super::{fd, mask};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// A pipe: the end to read from and the end to write to, both above descriptor 2.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -16,6 +16,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// the quota of pipe pages, and other systems have no such call.
 #[cfg(target_os = "linux")]
 pub(crate) fn set_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<usize> {
+    use super::errno::check;
+    use std::os::fd::AsRawFd;
     let size = libc::c_int::try_from(size).unwrap_or(libc::c_int::MAX);
     // SAFETY: F_SETPIPE_SZ takes an integer and changes only the kernel's buffer of this pipe.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, size) }).map(|size| size as usize)
@@ -24,6 +26,21 @@ pub(crate) fn set_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<usize> {
 /// Other systems size their pipes themselves.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn set_size(_fd: BorrowedFd<'_>, _size: usize) -> io::Result<usize> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// How many bytes a pipe holds (`F_GETPIPE_SZ`, Linux 2.6.35).
+#[cfg(target_os = "linux")]
+pub(crate) fn size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    use super::errno::check;
+    use std::os::fd::AsRawFd;
+    // SAFETY: F_GETPIPE_SZ takes no further argument and only asks.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETPIPE_SZ) }).map(|size| size as usize)
+}
+
+/// Other systems do not tell.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn size(_fd: BorrowedFd<'_>) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
@@ -40,4 +57,24 @@ pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
 
 fn write_plain(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     retry(|| Ok(nix::unistd::write(fd, bytes)?))
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_pipe_has_the_size_it_was_given() {
+        let (reader, writer) = pair().unwrap();
+        let given = set_size(reader.as_fd(), 128 * 1024).unwrap();
+        assert_eq!(given, 128 * 1024);
+        assert_eq!(size(writer.as_fd()).unwrap(), given);
+    }
+
+    #[test]
+    fn what_is_no_pipe_has_no_size() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(size(file.as_fd()).is_err());
+    }
 }

@@ -79,21 +79,38 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that can write to the pipe with this inode. A copy of this program that was forked
-/// without exec holds our end, to read from: that keeps nothing open.
-pub(crate) fn pipe_writers(inode: u64) -> Vec<i32> {
-    let name = format!("pipe:[{inode}]");
+/// The processes, other than this one, that can write to one of the pipes with these inodes and not read from it. Looks at every
+/// descriptor of every process, so it is asked for all pipes at once.
+///
+/// Whoever can do both is a copy of this process that has not become its program yet: a child that another thread is just
+/// starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else.
+pub(crate) fn pipe_writers(inodes: &[u64]) -> Vec<i32> {
+    if inodes.is_empty() {
+        return Vec::new();
+    }
     let ours = std::process::id() as i32;
-    pids().filter(|&pid| pid != ours && writes_to(pid, name.as_bytes())).collect()
+    pids().filter(|&pid| pid != ours && writes_to(pid, inodes)).collect()
 }
 
-fn writes_to(pid: i32, name: &[u8]) -> bool {
+fn writes_to(pid: i32, inodes: &[u64]) -> bool {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    // The link's own permissions say how the descriptor was opened.
-    let writes = |entry: &fs::DirEntry| entry.metadata().is_ok_and(|link| link.permissions().mode() & 0o200 != 0);
-    entries.flatten().any(|entry| {
-        fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str().as_bytes() == name) && writes(&entry)
-    })
+    // How each of the pipes is held: the link's own mode tells how a descriptor was opened.
+    let mut modes = vec![0; inodes.len()];
+    for entry in entries.flatten() {
+        let Some(inode) = fs::read_link(entry.path()).ok().and_then(|link| pipe_inode(link.as_os_str().as_bytes()))
+        else {
+            continue;
+        };
+        for (mode, _) in modes.iter_mut().zip(inodes).filter(|(_, wanted)| **wanted == inode) {
+            *mode |= entry.metadata().map_or(0, |link| link.permissions().mode());
+        }
+    }
+    modes.iter().any(|mode| mode & 0o200 != 0 && mode & 0o400 == 0)
+}
+
+/// `pipe:[INODE]`
+fn pipe_inode(link: &[u8]) -> Option<u64> {
+    std::str::from_utf8(link.strip_prefix(b"pipe:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
 fn pids() -> impl Iterator<Item = i32> {
@@ -143,5 +160,28 @@ mod tests {
         let own = table().into_iter().find(|stat| stat.pid == pid).unwrap();
         assert_eq!(own.parent, std::os::unix::process::parent_id() as i32);
         assert!(own.started > 0);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_copy_of_this_process_holds_no_pipe_of_ours() {
+        use std::os::fd::AsFd;
+        use std::process::{Command, Stdio};
+        let (reader, writer) = crate::sys::pipe::pair().unwrap();
+        let inode = crate::sys::fd::inode(reader.as_fd()).unwrap();
+        let sleeper = |stdin: Stdio| {
+            let mut command = Command::new("sleep");
+            command.arg("60").stdin(stdin).stdout(writer.try_clone().unwrap()).spawn().unwrap()
+        };
+        // As a child is between its birth and its program, and as a descendant is.
+        let mut copy = sleeper(reader.try_clone().unwrap().into());
+        let mut descendant = sleeper(Stdio::null());
+        let writers = pipe_writers(&[inode]);
+        for child in [&mut copy, &mut descendant] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(writers.contains(&(descendant.id() as i32)), "{writers:?}");
+        assert!(!writers.contains(&(copy.id() as i32)), "{writers:?}");
     }
 }

@@ -135,6 +135,37 @@ fn small_pipes_by_quota_change_nothing() {
     });
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_that_was_found_full_grows_and_a_size_that_was_chosen_stays() {
+    const KIB: i32 = 1024;
+    const TAKEN: usize = 1_000_000;
+    fn sizes(child: &procession::Child) -> [i32; 2] {
+        let size = |fd: std::os::fd::BorrowedFd<'_>| fcntl(fd, FcntlArg::F_GETPIPE_SZ).unwrap();
+        [size(child.stdin.as_ref().unwrap().as_fd()), size(child.stdout.as_ref().unwrap().as_fd())]
+    }
+    alone!({
+        // Takes more than a pipe holds, gives it back, and keeps both ends open.
+        let command = Command::shell(format!("head -c {TAKEN}; exec sleep 60")).pipe_all().kill_on_drop();
+        for (command, expected) in [(command.clone(), 256 * KIB), (command.pipe_size(128 * 1024), 128 * KIB)] {
+            let mut child = command.spawn().unwrap();
+            if sizes(&child)[0] < 64 * KIB {
+                // The user's quota of pipe pages is used up: nothing grows.
+                return;
+            }
+            let mut input = noise(2 * MIB);
+            loop {
+                let error = child.communicate_timeout(std::mem::take(&mut input), SHORT).unwrap_err();
+                assert!(error.is_timeout());
+                if error.output().stdout().len() == TAKEN {
+                    break;
+                }
+            }
+            assert_eq!(sizes(&child), [expected; 2]);
+        }
+    });
+}
+
 #[test]
 fn descriptors_above_1023_are_as_good_as_others() {
     alone!({
@@ -667,13 +698,13 @@ fn what_exceeds_the_limit_of_one_stream_is_no_matter_of_the_other() {
 /// Sends SIGUSR1 to the calling thread a thousand times a second.
 fn with_interruptions(body: impl FnOnce()) {
     let over = AtomicBool::new(false);
-    // SAFETY: no arguments.
-    let target = unsafe { libc::pthread_self() };
+    // A number on some systems and a pointer on others. SAFETY: no arguments.
+    let target = unsafe { libc::pthread_self() } as usize;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !over.load(Ordering::SeqCst) {
                 // SAFETY: the thread lives at least as long as this scope.
-                unsafe { libc::pthread_kill(target, libc::SIGUSR1) };
+                unsafe { libc::pthread_kill(target as libc::pthread_t, libc::SIGUSR1) };
                 std::thread::sleep(Duration::from_millis(1));
             }
         });

@@ -1,5 +1,6 @@
 //! Behaviour, through the public API: one file per noun. Every test runs in a process of its own and is checked for litter
 //! (see `support`).
+#![allow(unreachable_pub)] // a program, of which nothing can be reached
 #![allow(unsafe_code)] // raw descriptors and signals of the test's own process
 
 mod support;
@@ -8,6 +9,7 @@ mod attributes;
 mod communicate;
 mod descriptors;
 mod errors;
+mod inject;
 mod nslookup;
 mod routes;
 mod spawn;

@@ -208,6 +208,22 @@ fn input_of_every_sort() {
 }
 
 #[test]
+fn a_file_as_input_is_read_by_the_child_itself() {
+    alone!({
+        let file = Scratch::new("file", noise(200_000));
+        let open = || fs::File::open(&file.0).unwrap();
+        let output = fixture("cat").input(open()).output().unwrap();
+        assert!(output.stdout() == noise(200_000));
+        assert_eq!(output.input_accepted(), 0, "nothing was fed");
+        // A conversation has a pipe already, so there it is fed.
+        let mut child = fixture("cat").pipe_all().spawn().unwrap();
+        let output = child.communicate(open()).unwrap();
+        assert!(output.stdout() == noise(200_000));
+        assert_eq!(output.input_accepted(), 200_000);
+    });
+}
+
+#[test]
 fn contradictions_are_refused_before_anything_runs() {
     alone!({
         let touched = Scratch::new("touched", "");
