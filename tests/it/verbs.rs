@@ -34,8 +34,11 @@ impl Drop for Scratch {
 
 /// Runs the body with another descriptor in place of one of 0 to 2.
 fn with_stream(number: i32, fd: &OwnedFd, body: impl FnOnce()) {
-    // SAFETY: the number is open, and the copy is ours alone.
-    let saved = unsafe { OwnedFd::from_raw_fd(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3)) };
+    // SAFETY: integer arguments.
+    let copy = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    assert!(copy > 2);
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    let saved = unsafe { OwnedFd::from_raw_fd(copy) };
     // SAFETY: both are open; the test runs alone.
     unsafe { libc::dup2(fd.as_raw_fd(), number) };
     body();
