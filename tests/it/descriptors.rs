@@ -566,8 +566,8 @@ fn too_many_children_with_pipes_fail_cleanly() {
     alone!({
         let (soft, hard) = getrlimit(Nix::RLIMIT_NOFILE).unwrap();
         let command = fixture("cat").limit(Resource::Nofile, soft, hard).pipe_all().kill_on_drop();
-        command.output().unwrap();
         let before = descriptors();
+        command.output().unwrap();
         setrlimit(Nix::RLIMIT_NOFILE, 128, hard).unwrap();
         let mut some = Vec::new();
         let error = loop {

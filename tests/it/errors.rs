@@ -196,8 +196,8 @@ fn any_number_of_free_descriptors_works_or_fails_cleanly() {
     alone!({
         let (soft, hard) = getrlimit(Nix::RLIMIT_NOFILE).unwrap();
         let echo = fixture("echo").arg("fine").limit(Resource::Nofile, soft, hard);
-        echo.output().unwrap();
         let before = descriptors();
+        echo.output().unwrap();
         let mut worked = 0;
         for limit in 3..=40 {
             setrlimit(Nix::RLIMIT_NOFILE, limit, hard).unwrap();

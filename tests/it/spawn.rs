@@ -326,12 +326,13 @@ fn odd_entries_of_our_own_environment_do_no_harm() {
         let entries = [c"ODD", c"=", c"", c"GOOD=yes", c"GOOD=no", c"=C:=x"];
         let mut pointers: Vec<_> = entries.iter().map(|entry| entry.as_ptr()).collect();
         pointers.push(std::ptr::null());
+        let place = &raw mut environ;
         // SAFETY: no other thread reads or changes the environment now.
-        let before = unsafe { std::ptr::replace(&raw mut environ, pointers.as_ptr()) };
+        let before = unsafe { std::ptr::replace(place, pointers.as_ptr()) };
         let inherited = fixture("env").output();
         let changed = fixture("env").env("MORE", "1").output();
         // SAFETY: as above.
-        unsafe { (&raw mut environ).write(before) };
+        unsafe { place.write(before) };
         let inherited = inherited.unwrap().stdout_text().unwrap();
         assert!(inherited.lines().any(|line| line == "GOOD=yes" || line == "GOOD=no"), "{inherited}");
         assert!(changed.unwrap().stdout_text().unwrap().contains("MORE=1"));
