@@ -358,7 +358,7 @@ fn a_plan_is_made_without_a_process() {
         assert!(text.ends_with("step     exec\n") && !text.contains("hunter2"), "{text}");
         assert_eq!(plan, command.plan().unwrap());
         assert_eq!((descriptors(), children()), (before, Vec::new()));
-        let missing = Command::new("no-such-program").plan().unwrap_err();
+        let missing = Command::new("no-such-program").env("PATH", "/usr/bin:/bin").plan().unwrap_err();
         assert!(missing.is_not_found());
         let scratch = Scratch::new();
         let write = fixture("exit").stdout(Stdio::write(scratch.join("file")));
