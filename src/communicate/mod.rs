@@ -12,7 +12,7 @@ use crate::machine::{Machine, Stream};
 use crate::output::{Captured, Cause, Output};
 use crate::status::ExitStatus;
 use crate::stop::Stop;
-use block::Ending;
+pub(crate) use block::{Ending, Talk, drive};
 use std::time::Duration;
 
 /// Running to the end.
@@ -201,8 +201,11 @@ impl Child {
             Ok(machine) => machine,
             Err(error) => return Err(error.of_command(|| self.handle.line())),
         };
-        match block::drive(self, &mut machine, deadline, stop) {
-            Ok(Ending::Over { cause, survivors }) => {
+        let mut talk = Talk::new(self, &mut machine);
+        let ending = drive(std::slice::from_mut(&mut talk), deadline, stop);
+        let (cause, survivors) = (talk.cause, talk.survivors);
+        match ending {
+            Ok(Ending::Over) => {
                 let overflowed = machine.overflowed();
                 let input = machine.input();
                 let output = Output { survivors, ..self.record(machine.into_captured(), input, cause) };
