@@ -334,6 +334,14 @@ impl Output {
     pub fn check(self) -> Result<Output, Error> {
         if self.success() { Ok(self) } else { Err(Error::new(ErrorKind::Status).with_output(self)) }
     }
+
+    /// Standard output as text, with the whole record in the error if it is none.
+    pub(crate) fn into_stdout_text(self) -> Result<String, Error> {
+        match self.stdout_text() {
+            Ok(text) => Ok(text),
+            Err(error) => Err(Error::from(error).with_output(self)),
+        }
+    }
 }
 
 #[cfg(test)]
