@@ -1,7 +1,7 @@
 //! CPython's `subprocess` as oracle: one table of cases, run there and here, with the outcomes compared.
 //!
 //! A case is data: a name, a piece of Python, and the same in Rust. Both say their outcome in the same words, listed at
-//! `Prelude` below, so that a case passes when two lines of text are equal. Where we do something else on purpose the case says
+//! `PRELUDE` below, so that a case passes when two lines of text are equal. Where we do something else on purpose the case says
 //! `.difference(python, ours, reason)`: then both outcomes must be exactly these. Python runs once for the whole table. Without
 //! a Python of at least 3.11 one line says so, and only our side of the differences is checked.
 //!
@@ -137,7 +137,7 @@ fn check(name: &str) {
     }
 }
 
-/// Our outcome, in the words of `Prelude`.
+/// Our outcome, in the words of `PRELUDE`.
 fn outcome(case: &Case) -> String {
     let world = World::new();
     let told = (case.ours)(&world).unwrap_or_else(|error| refusal(&error));
@@ -216,10 +216,7 @@ impl Drop for World {
 /// - `undecodable at OFFSET`, and whatever the case itself says.
 ///
 /// Bytes and text are quoted and escaped; long ones are given by length and checksum.
-struct Prelude;
-
-impl Prelude {
-    const TEXT: &str = r#"
+const PRELUDE: &str = r#"
 import contextlib, errno, faulthandler, fcntl, os, pathlib, shlex, signal, socket, sys, textwrap, threading, time, zlib
 import concurrent.futures
 from subprocess import *
@@ -307,7 +304,6 @@ def main(cases):
 if sys.version_info < (3, 11):
     sys.exit('Python is older than 3.11')
 "#;
-}
 
 /// Outcomes by name; `None` if there is no Python to ask, which is said once.
 fn python_outcomes() -> Option<&'static HashMap<String, String>> {
@@ -334,7 +330,7 @@ fn run_python() -> Result<HashMap<String, String>, String> {
         })
         .collect();
     let (script, results) = (world.path("table.py"), world.path("results"));
-    fs::write(&script, format!("{}\nmain([{}])\n", Prelude::TEXT, lines.join(",\n"))).unwrap();
+    fs::write(&script, format!("{}\nmain([{}])\n", PRELUDE, lines.join(",\n"))).unwrap();
     let output = std::process::Command::new("python3")
         .args(["-I", "-W", "ignore"])
         .args([&script, Path::new(FIXTURE), Path::new(FIXTURES), &world.root, &results])
@@ -1279,7 +1275,6 @@ cases!(
     }),
     open_for_writing(
         r#"
-        import shutil
         with open(T + '/busy', 'wb') as f:
             os.fchmod(f.fileno(), 0o755)
             f.write(b'#!/bin/sh\n')

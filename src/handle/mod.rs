@@ -71,6 +71,23 @@ pub(crate) struct Foreground {
     pub(crate) before: i32,
 }
 
+impl Foreground {
+    /// Takes the terminal back if it is still with a group that `ended` knows: to the group that had it before, or if that has
+    /// gone, to ours. If the terminal is gone there is nothing to give back.
+    fn take_back(&self, ended: impl Fn(i32) -> bool) {
+        let terminal = self.terminal.as_fd();
+        let theirs = sys::terminal::foreground(terminal).is_ok_and(ended);
+        if theirs && sys::terminal::set_foreground(terminal, self.before).is_err() {
+            let _ = sys::terminal::set_foreground(terminal, sys::terminal::own_group());
+        }
+    }
+
+    /// Takes the terminal back from a child that did not become the program and has been reaped: a group without members.
+    pub(crate) fn take_back_from_nobody(&self) {
+        self.take_back(|group| kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)));
+    }
+}
+
 struct Inner {
     birth: Birth,
     /// Set once, when the process was reaped. The lock is held while a number is used.
@@ -411,12 +428,8 @@ impl ProcessHandle {
 
     /// Keeps the end and gives the terminal back.
     fn close(&self, guard: &mut Option<Ended>, ended: Ended) -> Ended {
-        if let Some(Foreground { terminal, before }) = &self.inner.birth.foreground {
-            let ours = sys::terminal::foreground(terminal.as_fd());
-            if ours.is_ok_and(|group| group == self.inner.birth.pid) {
-                // If the terminal is gone there is nothing to give back.
-                let _ = sys::terminal::set_foreground(terminal.as_fd(), *before);
-            }
+        if let Some(foreground) = &self.inner.birth.foreground {
+            foreground.take_back(|group| group == self.inner.birth.pid);
         }
         *guard.get_or_insert(ended)
     }

@@ -103,10 +103,11 @@ impl Stopper {
             let insisting = matches!(self.last_action(), Some(Action::Signal(Signal::KILL)));
             let all_gone = self.members.is_empty() && handle.has_exited();
             // Who was born while the others were signalled gets the same.
-            if (insisting || (all_gone && self.next > 0)) && self.look(handle, pipes) {
-                if let Some(Action::Signal(signal)) = self.last_action() {
-                    self.signal_members(signal);
-                }
+            if (insisting || (all_gone && self.next > 0))
+                && self.look(handle, pipes)
+                && let Some(Action::Signal(signal)) = self.last_action()
+            {
+                self.signal_members(signal);
             }
             if self.members.is_empty() && handle.has_exited() {
                 self.over = true;

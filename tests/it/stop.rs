@@ -440,7 +440,9 @@ fn those_who_are_born_during_the_stop_are_stopped() {
                 _ => (forks.track_descendants(), Stop::default()),
             };
             let mut child = forks.spawn().unwrap();
-            (0..20 + round).for_each(|_| drop(pid_in(&line(child.stdout.as_mut().unwrap()))));
+            for _ in 0..20 + round {
+                assert!(is_running(pid_in(&line(child.stdout.as_mut().unwrap()))));
+            }
             let report = child.stop(&plan).unwrap();
             assert!(report.is_stopped(), "{report}");
             let left = alive();
