@@ -6,9 +6,9 @@ use crate::command::{Command, Input, Stdio};
 use crate::communicate::{Ending, Talk, drive};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::handle::ProcessHandle;
-use crate::machine::Machine;
-use crate::output::{Captured, Cause, Completeness, Output, Usage};
+use crate::handle::{ProcessHandle, StopReport, Target, stop_all};
+use crate::machine::{Machine, Stream};
+use crate::output::{Accepted, Captured, Cause, Completeness, Output, Usage};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
@@ -361,12 +361,29 @@ impl PipelineChild {
         self.children.iter().try_for_each(|child| child.send_signal(signal).map(drop))
     }
 
-    fn talk(&mut self, input: Input, deadline: Deadline, stop: Option<&Stop>) -> Result<Output, Error> {
-        if let Some(first) = self.children.first_mut() {
-            first.stdin = self.stdin.take();
+    /// Stops all stages at the same time, each with what belongs to it, by a plan; see [`Child::stop`]. The reports are in the order
+    /// of the stages. A step that closes standard input closes the first stage's; the others see the end of theirs in turn.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stop(&mut self, stop: &Stop) -> Result<Vec<StopReport>, Error> {
+        let stdin = &mut self.stdin;
+        let mut close = || *stdin = None;
+        let mut close_stdin: Option<&mut dyn FnMut()> = Some(&mut close);
+        let mut targets: Vec<Target<'_>> = Vec::with_capacity(self.children.len());
+        for child in &self.children {
+            targets.push(Target { handle: child.handle(), pipes: child.pipes(), close_stdin: close_stdin.take() });
         }
-        if let Some(last) = self.children.last_mut() {
-            last.stdout = self.stdout.take();
+        stop_all(&mut targets, stop).map_err(|error| error.of_command(|| self.line.clone()))
+    }
+
+    fn talk(&mut self, input: Input, deadline: Deadline, stop: Option<&Stop>) -> Result<Output, Error> {
+        // The ends of the whole are those of the outer stages, which keep them from the first conversation on.
+        if let (Some(end), Some(first)) = (self.stdin.take(), self.children.first_mut()) {
+            first.stdin = Some(end);
+        }
+        if let (Some(end), Some(last)) = (self.stdout.take(), self.children.last_mut()) {
+            last.stdout = Some(end);
         }
         let mut machines = self.begin(input)?;
         let mut talks: Vec<Talk<'_>> =
@@ -420,7 +437,7 @@ impl PipelineChild {
         )
     }
 
-    fn overflow(&self, overflowed: &[Option<crate::machine::Stream>], output: Output) -> Error {
+    fn overflow(&self, overflowed: &[Option<Stream>], output: Output) -> Error {
         let found = self.children.iter().zip(overflowed).find(|(_, stream)| stream.is_some());
         match found {
             Some((child, stream)) => child.overflow(*stream, output),
@@ -442,8 +459,7 @@ impl PipelineChild {
             survivors: stages.iter().flat_map(|stage| stage.survivors.clone()).collect(),
             ..Output::default()
         };
-        output.accepted =
-            if accepted { crate::output::Accepted::Any } else { crate::output::Accepted::Codes(Vec::new()) };
+        output.accepted = if accepted { Accepted::Any } else { Accepted::Codes(Vec::new()) };
         if let Some(first) = stages.first() {
             output.pid = first.pid;
             output.started = first.started;
