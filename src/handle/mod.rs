@@ -12,7 +12,7 @@ mod tree;
 pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub use stopper::StopReport;
-pub(crate) use stopper::{Progress, Stopper};
+pub(crate) use stopper::{Progress, Stopper, Target, stop_all};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -249,17 +249,20 @@ impl ProcessHandle {
     /// # Errors
     /// If the system does not allow the signals, or refuses to wait.
     pub fn stop(&self, stop: &Stop) -> Result<StopReport, Error> {
-        stopper::run(self, stop, &[], &mut || {})
+        self.stop_closing(stop, Vec::new(), None)
     }
 
     /// As [`stop`](Self::stop), for those who hold its pipes.
-    pub(crate) fn stop_closing(
-        &self,
+    pub(crate) fn stop_closing<'a>(
+        &'a self,
         stop: &Stop,
-        pipes: &[u64],
-        close_stdin: &mut dyn FnMut(),
+        pipes: Vec<u64>,
+        close_stdin: Option<&'a mut dyn FnMut()>,
     ) -> Result<StopReport, Error> {
-        stopper::run(self, stop, pipes, close_stdin)
+        let reports = stop_all(&mut [Target { handle: self, pipes, close_stdin }], stop);
+        let reports = reports.map_err(|error| error.of_command(|| self.line()))?;
+        // One report for one target.
+        reports.into_iter().next().ok_or_else(|| Error::invalid("nothing to stop"))
     }
 
     /// A process of its tree as people want to see it.
