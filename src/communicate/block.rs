@@ -33,6 +33,10 @@ const LOOK: Duration = Duration::from_millis(5);
 const PIPE_SIZE: usize = 256 * 1024;
 /// As much as a pipe holds whose size nobody chose. A size that was chosen stays.
 const PIPE_FULL: usize = 64 * 1024;
+/// An output of this size is large: the memory for what comes next is asked for in pieces of the second size. They bound by
+/// how much the memory in use exceeds the output.
+const LARGE: usize = 1024 * 1024;
+const AHEAD: usize = 256 * 1024;
 
 /// Runs the conversations with some children, which begin and end together: one deadline, one stop.
 pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stop: Option<&Stop>) -> Result<Ending, Error> {
@@ -121,6 +125,8 @@ pub(crate) struct Talk<'a> {
     until: Option<Deadline>,
     /// Which pipes were asked to be larger: standard input, output and error.
     grown: [bool; 3],
+    /// Up to which length the buffers of standard output and error have memory behind them.
+    prepared: [usize; 2],
 }
 
 impl<'a> Talk<'a> {
@@ -136,6 +142,7 @@ impl<'a> Talk<'a> {
             stopper: None,
             until: None,
             grown: [false; 3],
+            prepared: [0; 2],
         }
     }
 
@@ -183,9 +190,10 @@ impl<'a> Talk<'a> {
 
     fn read(&mut self, stream: Stream) -> Result<(), Error> {
         let [_, stdout_grown, stderr_grown] = &mut self.grown;
-        let (end, grown, step) = match stream {
-            Stream::Stdout => (&mut self.child.stdout, stdout_grown, "read stdout"),
-            Stream::Stderr => (&mut self.child.stderr, stderr_grown, "read stderr"),
+        let [stdout_prepared, stderr_prepared] = &mut self.prepared;
+        let (end, grown, prepared, step) = match stream {
+            Stream::Stdout => (&mut self.child.stdout, stdout_grown, stdout_prepared, "read stdout"),
+            Stream::Stderr => (&mut self.child.stderr, stderr_grown, stderr_prepared, "read stderr"),
         };
         let Some(reader) = end else {
             self.machine.cut_off(stream, Vec::new());
@@ -193,6 +201,7 @@ impl<'a> Talk<'a> {
         };
         let mut full = false;
         let ended = self.machine.read(stream, |buffer, max| {
+            prepare_memory(buffer, prepared);
             let count = sys::fd::read_append(reader.as_fd(), buffer, max)?;
             full |= count >= PIPE_FULL;
             Ok(count)
@@ -387,6 +396,22 @@ fn grow(end: BorrowedFd<'_>, grown: &mut bool) {
         // A wish: an unprivileged user may have used up the quota of pipe pages.
         let _: io::Result<usize> = sys::pipe::set_size(end, PIPE_SIZE);
     }
+}
+
+/// Gives the next read of a large output memory in one call: faults, one for each page, would cost as much as the copy.
+fn prepare_memory(buffer: &mut Vec<u8>, prepared: &mut usize) {
+    let length = buffer.len();
+    if length < LARGE || length + PIPE_SIZE <= *prepared {
+        return;
+    }
+    let start = length.max(*prepared);
+    let spare = buffer.spare_capacity_mut();
+    let end = spare.len().min(start - length + AHEAD);
+    if let Some(fresh) = spare.get_mut(start - length..end) {
+        // A wish: an older kernel refuses, and then the faults come.
+        let _: io::Result<()> = sys::memory::populate(fresh);
+    }
+    *prepared = start + AHEAD;
 }
 
 /// Who keeps the pipe open.

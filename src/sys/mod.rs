@@ -11,6 +11,7 @@ pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod fork;
 pub(crate) mod mask;
+pub(crate) mod memory;
 #[cfg(target_os = "linux")]
 pub(crate) mod pidfd;
 #[cfg(not(target_os = "linux"))]
