@@ -235,7 +235,7 @@ impl Child {
     pub fn stop(&mut self, stop: &Stop) -> Result<StopReport, Error> {
         let pipes = self.pipes();
         let stdin = &mut self.stdin;
-        self.handle.stop_closing(stop, &pipes, &mut || *stdin = None)
+        self.handle.stop_closing(stop, pipes, Some(&mut || *stdin = None))
     }
 
     /// The pipes that its output comes by: whoever holds them belongs to its tree.
@@ -285,6 +285,6 @@ impl Drop for Child {
         (self.stdout, self.stderr) = (None, None);
         // Nobody is left to be told; what survives is reaped later.
         let stdin = &mut self.stdin;
-        let _ = self.handle.stop_closing(&self.settings.stop, &pipes, &mut || *stdin = None);
+        let _ = self.handle.stop_closing(&self.settings.stop, pipes, Some(&mut || *stdin = None));
     }
 }

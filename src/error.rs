@@ -332,7 +332,28 @@ impl Output {
     /// [`ErrorKind::Status`] with this record, if it did not.
     #[doc(alias = "check_returncode")]
     pub fn check(self) -> Result<Output, Error> {
-        if self.success() { Ok(self) } else { Err(Error::new(ErrorKind::Status).with_output(self)) }
+        if self.success() {
+            return Ok(self);
+        }
+        let error = Error::new(ErrorKind::Status);
+        // Of a pipeline, the stage whose status it is.
+        let failed = |stage: &Output| !stage.success() && stage.status == self.status;
+        Err(match self.stages.iter().rposition(failed) {
+            Some(place) => {
+                let command = self.stages.get(place).map_or("", |stage| stage.command.as_str());
+                error.detail(format!("stage {} ({command}): {}", place + 1, self.status()))
+            }
+            None => error,
+        }
+        .with_output(self))
+    }
+
+    /// Standard output as text, with the whole record in the error if it is none.
+    pub(crate) fn into_stdout_text(self) -> Result<String, Error> {
+        match self.stdout_text() {
+            Ok(text) => Ok(text),
+            Err(error) => Err(Error::from(error).with_output(self)),
+        }
     }
 }
 

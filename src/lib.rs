@@ -18,6 +18,7 @@ mod spawn;
 mod machine;
 mod child;
 mod communicate;
+mod pipeline;
 
 pub use child::Child;
 pub use command::{Command, Id, Input, Overflow, Program, Resource, Stdio, quote};
@@ -26,6 +27,7 @@ pub use error::{Error, ErrorKind};
 pub use handle::{ProcessHandle, StopReport};
 pub use output::{Captured, Cause, Completeness, Output, ProcessEntry, Usage};
 pub use pipe::{PipeReader, PipeWriter, pipe};
+pub use pipeline::{Pipeline, PipelineChild};
 pub use plan::Plan;
 pub use signal::{Signal, UnknownSignal};
 pub use spawn::{SpawnFence, SpawnRoute, spawn_fence};

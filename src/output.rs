@@ -37,6 +37,7 @@ pub struct Output {
     pub(crate) cause: Cause,
     pub(crate) survivors: Vec<ProcessEntry>,
     pub(crate) text: Text,
+    pub(crate) stages: Vec<Output>,
 }
 
 /// Why a run is over, or that it is not.
@@ -283,6 +284,11 @@ impl Output {
     /// Why the run is over.
     pub fn cause(&self) -> Cause {
         self.cause
+    }
+
+    /// The stages of a pipeline, each with its own status, standard error and usage; empty for a single command.
+    pub fn stages(&self) -> &[Output] {
+        &self.stages
     }
 
     /// Processes of the run's tree that were still alive after a stop had done everything it could.

@@ -73,8 +73,12 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
     handle::reap_orphans();
     let route = if hooks.is_empty() { SpawnRoute::current() } else { SpawnRoute::Portable };
     let bound = bind(plan, route).map_err(|error| error.of_command(|| plan.line.clone()))?;
-    let born = retry_while_busy(bound.steps.len(), || birth(route, plan, &bound, hooks))
-        .map_err(|refused| explain(plan, &bound, refused).of_command(|| plan.line.clone()))?;
+    let born = retry_while_busy(bound.steps.len(), || birth(route, plan, &bound, hooks)).map_err(|refused| {
+        if let Some(foreground) = &bound.foreground {
+            foreground.take_back_from_nobody();
+        }
+        explain(plan, &bound, refused).of_command(|| plan.line.clone())
+    })?;
     let handle = ProcessHandle::new(Birth {
         pid: born.pid,
         notice: born.notice,

@@ -1,5 +1,5 @@
-//! The driver for one child: feeds its machine with readiness from one `ppoll`, on the caller's thread. Decides in which order
-//! the facts are looked at: bytes, the stop in progress, the end of the process, the deadline.
+//! The blocking driver: feeds the machines of a few children with readiness from one `ppoll`, on the caller's thread. Decides in
+//! which order the facts are looked at: bytes, the stop in progress, the end of the process, the deadline.
 
 use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
@@ -7,17 +7,19 @@ use crate::error::Error;
 use crate::handle::{ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS, Stream};
 use crate::output::{Cause, ProcessEntry};
-use crate::pipe::PipeReader;
+use crate::pipe::{PipeReader, PipeWriter};
 use crate::stop::Stop;
-use crate::sys::{self, poll, procfs};
+use crate::sys::poll::{self, PollFd};
+use crate::sys::{self, procfs};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 /// How a conversation ended.
-pub(super) enum Ending {
-    /// The process has ended, or everything was done to end it.
-    Over { cause: Cause, survivors: Vec<ProcessEntry> },
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The processes have ended, or everything was done to end them.
+    Over,
     /// The deadline came; the conversation can go on.
     TimedOut,
 }
@@ -36,40 +38,66 @@ const PIPE_FULL: usize = 64 * 1024;
 const LARGE: usize = 1024 * 1024;
 const AHEAD: usize = 256 * 1024;
 
-/// Runs the conversation.
-pub(super) fn drive(
-    child: &mut Child,
-    machine: &mut Machine,
-    deadline: Deadline,
-    stop: Option<&Stop>,
-) -> Result<Ending, Error> {
-    let mut drive = Drive {
-        child,
-        machine,
-        exited: false,
-        stopper: None,
-        cause: Cause::Ended,
-        until: Deadline::NEVER,
-        grown: [false; 3],
-        prepared: [0; 2],
-    };
-    drive.prepare()?;
-    // What can be written now need not be waited for; what can be read now is most likely nothing.
-    let mut ready = Ready { stdin: true, streams: [false; 2] };
-    loop {
-        drive.transfer(ready)?;
-        match drive.decide(deadline, stop)? {
-            Decision::Over => break,
-            Decision::TimedOut => return Ok(Ending::TimedOut),
-            Decision::Wait => {}
-        }
-        ready = drive.wait()?;
+/// Runs the conversations with some children, which begin and end together: one deadline, one stop.
+pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stop: Option<&Stop>) -> Result<Ending, Error> {
+    for talk in &mut *talks {
+        talk.prepare()?;
     }
-    drive.finish()
+    loop {
+        for talk in &mut *talks {
+            talk.transfer()?;
+        }
+        stop_all_on_overflow(talks, stop);
+        let mut over = true;
+        for talk in &mut *talks {
+            match talk.decide(deadline, stop)? {
+                Decision::Over => {}
+                Decision::TimedOut => return Ok(Ending::TimedOut),
+                Decision::Wait => over = false,
+            }
+        }
+        if over {
+            break;
+        }
+        wait(talks)?;
+    }
+    for talk in talks {
+        talk.finish()?;
+    }
+    Ok(Ending::Over)
+}
+
+/// What exceeds its limit ends the whole.
+fn stop_all_on_overflow(talks: &mut [Talk<'_>], stop: Option<&Stop>) {
+    let overflowed = talks.iter().any(|talk| talk.machine.overflowed().is_some());
+    if !overflowed || talks.iter().any(|talk| talk.stopper.is_some()) {
+        return;
+    }
+    for talk in talks {
+        let cause = if talk.machine.overflowed().is_some() { Cause::Overflow } else { Cause::Stopped };
+        let plan = stop.cloned().unwrap_or_else(|| talk.child.settings.stop.clone());
+        talk.begin_stop(&plan, cause);
+    }
+}
+
+/// Waits until something is ready, or until the earliest moment that one of them waits for.
+fn wait(talks: &mut [Talk<'_>]) -> Result<(), Error> {
+    let mut entries = Vec::with_capacity(talks.len() * 4);
+    let mut until = Deadline::NEVER;
+    for talk in &*talks {
+        until = until.earlier(talk.enlist(&mut entries));
+    }
+    poll::wait(&mut entries, until.moment()).map_err(|error| Error::io("poll", error))?;
+    let answers: Vec<bool> = entries.iter().map(poll::is_ready).collect();
+    let mut answers = answers.into_iter();
+    for talk in talks {
+        talk.answer(&mut answers);
+    }
+    Ok(())
 }
 
 /// Which ends a transfer will not block on.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Ready {
     stdin: bool,
     streams: [bool; 2],
@@ -81,22 +109,43 @@ enum Decision {
     TimedOut,
 }
 
-struct Drive<'a> {
-    child: &'a mut Child,
-    machine: &'a mut Machine,
+/// The conversation with one child.
+pub(crate) struct Talk<'a> {
+    pub(crate) child: &'a mut Child,
+    pub(crate) machine: &'a mut Machine,
+    /// Why it is over, once it is.
+    pub(crate) cause: Cause,
+    /// Who was alive after a stop.
+    pub(crate) survivors: Vec<ProcessEntry>,
+    ready: Ready,
     /// The process has ended; it is not reaped before the conversation is over.
     exited: bool,
     stopper: Option<(Stopper, Vec<u64>)>,
-    cause: Cause,
-    /// Until when to wait for readiness.
-    until: Deadline,
+    /// Until when to wait for readiness; not at all if nothing is left to wait for.
+    until: Option<Deadline>,
     /// Which pipes were asked to be larger: standard input, output and error.
     grown: [bool; 3],
     /// Up to which length the buffers of standard output and error have memory behind them.
     prepared: [usize; 2],
 }
 
-impl Drive<'_> {
+impl<'a> Talk<'a> {
+    pub(crate) fn new(child: &'a mut Child, machine: &'a mut Machine) -> Talk<'a> {
+        Talk {
+            child,
+            machine,
+            cause: Cause::Ended,
+            survivors: Vec::new(),
+            // What can be written now need not be waited for; what can be read now is most likely nothing.
+            ready: Ready { stdin: true, streams: [false; 2] },
+            exited: false,
+            stopper: None,
+            until: None,
+            grown: [false; 3],
+            prepared: [0; 2],
+        }
+    }
+
     /// Our ends become non-blocking; the child's are other descriptions and stay as they are.
     fn prepare(&mut self) -> Result<(), Error> {
         let ends = [
@@ -110,7 +159,8 @@ impl Drive<'_> {
         Ok(())
     }
 
-    fn transfer(&mut self, ready: Ready) -> Result<(), Error> {
+    fn transfer(&mut self) -> Result<(), Error> {
+        let ready = std::mem::take(&mut self.ready);
         if ready.stdin && self.machine.wants_to_write() {
             let [grown, ..] = &mut self.grown;
             let close = match &self.child.stdin {
@@ -167,10 +217,7 @@ impl Drive<'_> {
 
     /// What the facts mean. Sets `until`.
     fn decide(&mut self, deadline: Deadline, stop: Option<&Stop>) -> Result<Decision, Error> {
-        if self.machine.overflowed().is_some() && self.stopper.is_none() {
-            let plan = stop.cloned().unwrap_or_else(|| self.child.settings.stop.clone());
-            self.begin_stop(&plan, Cause::Overflow);
-        }
+        self.until = None;
         if let Some(decision) = self.advance_stop()? {
             return Ok(decision);
         }
@@ -201,7 +248,7 @@ impl Drive<'_> {
                 }
             }
         }
-        self.until = deadline.earlier(self.child.drain);
+        self.until = Some(deadline.earlier(self.child.drain));
         Ok(Decision::Wait)
     }
 
@@ -227,45 +274,67 @@ impl Drive<'_> {
         };
         match stopper.advance(&self.child.handle, pipes, &mut close_stdin)? {
             Progress::Wait(until) => {
-                self.until = until;
+                self.until = Some(until);
                 Ok(None)
             }
             Progress::Over => {
                 self.begin_drain(self.child.settings.drain.min(DRAIN_AFTER_STOP));
-                self.until = self.child.drain;
                 // What exceeds the limit is not read any more, so there is no end of file to wait for.
                 let over = self.machine.is_done() || self.cause == Cause::Overflow || self.child.drain.has_passed();
+                self.until = (!over).then_some(self.child.drain);
                 Ok(over.then_some(Decision::Over))
             }
         }
     }
 
-    /// Waits for readiness, or for `until`.
-    fn wait(&mut self) -> Result<Ready, Error> {
-        let child = &*self.child;
-        let reading = self.machine.overflowed().is_none();
-        let stdin = child.stdin.as_ref().filter(|_| self.machine.wants_to_write());
-        let stdout = child.stdout.as_ref().filter(|_| reading && self.machine.wants_to_read(Stream::Stdout));
-        let stderr = child.stderr.as_ref().filter(|_| reading && self.machine.wants_to_read(Stream::Stderr));
-        let watched = !self.exited;
-        let notice = if watched { child.handle.notice() } else { None };
-        let mut entries = Vec::with_capacity(8);
+    /// What it waits for, in this order: standard input, output, error, the end of the process, the members of its tree. Returns
+    /// until when.
+    fn enlist<'fd>(&'fd self, entries: &mut Vec<PollFd<'fd>>) -> Deadline {
+        let Some(until) = self.until else { return Deadline::NEVER };
+        let (stdin, [stdout, stderr]) = self.wanted();
         entries.extend(stdin.map(|end| poll::writable(end.as_fd())));
-        entries.extend(stdout.map(|end| poll::readable(end.as_fd())));
-        entries.extend(stderr.map(|end| poll::readable(end.as_fd())));
+        entries.extend(stdout.into_iter().chain(stderr).map(|end| poll::readable(end.as_fd())));
+        let notice = self.notice();
         entries.extend(notice.map(poll::readable));
         if let Some((stopper, _)) = &self.stopper {
             entries.extend(stopper.descriptors().map(poll::readable));
         }
-        let blind = watched && notice.is_none();
-        let until = if blind { self.until.earlier(Deadline::after(LOOK)) } else { self.until };
-        poll::wait(&mut entries, until.moment()).map_err(|error| Error::io("poll", error))?;
-        let mut answers = entries.iter().map(poll::is_ready);
+        let blind = !self.exited && notice.is_none();
+        if blind { until.earlier(Deadline::after(LOOK)) } else { until }
+    }
+
+    /// Takes the answers to what it enlisted.
+    fn answer(&mut self, answers: &mut impl Iterator<Item = bool>) {
+        if self.until.is_none() {
+            return;
+        }
+        let (stdin, [stdout, stderr]) = self.wanted();
         let mut answer = |asked: bool| asked && answers.next().unwrap_or(false);
         let ready =
             Ready { stdin: answer(stdin.is_some()), streams: [answer(stdout.is_some()), answer(stderr.is_some())] };
-        self.exited |= answer(notice.is_some()) || (blind && child.handle.has_exited());
-        Ok(ready)
+        let notice = self.notice().is_some();
+        let ended = answer(notice);
+        let members = self.stopper.as_ref().map_or(0, |(stopper, _)| stopper.descriptors().count());
+        for _ in 0..members {
+            answers.next();
+        }
+        self.ready = ready;
+        self.exited |= ended || (!notice && self.child.handle.has_exited());
+    }
+
+    /// The ends that bytes can still pass.
+    fn wanted(&self) -> (Option<&PipeWriter>, [Option<&PipeReader>; 2]) {
+        let reading = self.machine.overflowed().is_none();
+        let wants = |stream| reading && self.machine.wants_to_read(stream);
+        let stdin = self.child.stdin.as_ref().filter(|_| self.machine.wants_to_write());
+        let stdout = self.child.stdout.as_ref().filter(|_| wants(Stream::Stdout));
+        let stderr = self.child.stderr.as_ref().filter(|_| wants(Stream::Stderr));
+        (stdin, [stdout, stderr])
+    }
+
+    /// What announces the end of the process, as long as it is not known.
+    fn notice(&self) -> Option<BorrowedFd<'_>> {
+        if self.exited { None } else { self.child.handle.notice() }
     }
 
     /// What the process wrote before its end is in its pipes by now, and so is the end of file if nobody else holds them. With
@@ -289,7 +358,7 @@ impl Drive<'_> {
     }
 
     /// Nothing is waited for any more but the reaping of a process that has ended.
-    fn finish(mut self) -> Result<Ending, Error> {
+    fn finish(&mut self) -> Result<(), Error> {
         if self.machine.overflowed().is_none() {
             self.read_what_is_there()?;
         }
@@ -307,13 +376,14 @@ impl Drive<'_> {
         self.child.stdin = None;
         let Some((stopper, _)) = self.stopper.take() else {
             self.child.handle.wait_ended_alone(Deadline::NEVER)?;
-            return Ok(Ending::Over { cause: self.cause, survivors: Vec::new() });
+            return Ok(());
         };
         // The plan has done what it could; drop does not do it again.
         self.child.settings.kill_on_drop = KillOnDrop::No;
         let ended = self.child.handle.wait_ended(Deadline::after(LOOK))?;
         let report = stopper.report(&self.child.handle, ended.map(|ended| ended.status));
-        Ok(Ending::Over { cause: self.cause, survivors: report.survivors().to_vec() })
+        self.survivors = report.survivors().to_vec();
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use crate::machine::{Machine, Stream};
 use crate::output::{Captured, Cause, Output};
 use crate::status::ExitStatus;
 use crate::stop::Stop;
-use block::Ending;
+pub(crate) use block::{Ending, Talk, drive};
 use std::time::Duration;
 
 /// Running to the end.
@@ -91,11 +91,7 @@ impl Command {
     #[doc(alias = "getoutput")]
     #[doc(alias = "read")]
     pub fn check_output_text(&self) -> Result<String, Error> {
-        let output = self.output()?.check()?;
-        match output.stdout_text() {
-            Ok(text) => Ok(text),
-            Err(error) => Err(Error::from(error).with_output(output)),
-        }
+        self.output()?.check()?.into_stdout_text()
     }
 
     fn shared_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
@@ -110,7 +106,7 @@ impl Command {
     }
 
     /// Input is fed through a pipe; a stream that was told to come from elsewhere contradicts it.
-    fn input_stream(&self, otherwise: Option<Stdio>) -> Result<Option<Stdio>, Error> {
+    pub(crate) fn input_stream(&self, otherwise: Option<Stdio>) -> Result<Option<Stdio>, Error> {
         let [stdin, _, _] = &self.streams;
         match (&self.input, stdin) {
             (Some(_), Some(stdin)) if !stdin.is_pipe() => {
@@ -201,8 +197,11 @@ impl Child {
             Ok(machine) => machine,
             Err(error) => return Err(error.of_command(|| self.handle.line())),
         };
-        match block::drive(self, &mut machine, deadline, stop) {
-            Ok(Ending::Over { cause, survivors }) => {
+        let mut talk = Talk::new(self, &mut machine);
+        let ending = drive(std::slice::from_mut(&mut talk), deadline, stop);
+        let (cause, survivors) = (talk.cause, talk.survivors);
+        match ending {
+            Ok(Ending::Over) => {
                 let overflowed = machine.overflowed();
                 let input = machine.input();
                 let output = Output { survivors, ..self.record(machine.into_captured(), input, cause) };
@@ -225,7 +224,7 @@ impl Child {
         }
     }
 
-    fn begin(&mut self, input: Input) -> Result<Machine, Error> {
+    pub(crate) fn begin(&mut self, input: Input) -> Result<Machine, Error> {
         let mut machine = self.machine.take().unwrap_or_else(|| {
             let captured = [self.stdout.is_some(), self.stderr.is_some()];
             Machine::new(self.stdin.is_some(), captured, self.settings.limits)
@@ -243,7 +242,7 @@ impl Child {
         Ok(machine)
     }
 
-    fn overflow(&self, stream: Option<Stream>, output: Output) -> Error {
+    pub(crate) fn overflow(&self, stream: Option<Stream>, output: Output) -> Error {
         let [stdout, stderr] = self.settings.limits;
         let (name, limit) = match stream {
             Some(Stream::Stderr) => ("stderr", stderr),
@@ -253,7 +252,7 @@ impl Child {
         Error::new(ErrorKind::Overflow).detail(text).with_output(output)
     }
 
-    fn record(&self, captured: [Captured; 2], input: (u64, bool), cause: Cause) -> Output {
+    pub(crate) fn record(&self, captured: [Captured; 2], input: (u64, bool), cause: Cause) -> Output {
         let [stdout, stderr] = captured;
         let (input_accepted, input_refused) = input;
         let ended = self.handle.ended();
@@ -272,6 +271,7 @@ impl Child {
             cause,
             survivors: Vec::new(),
             text: self.settings.text,
+            stages: Vec::new(),
         }
     }
 }

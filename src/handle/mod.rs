@@ -12,7 +12,7 @@ mod tree;
 pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub use stopper::StopReport;
-pub(crate) use stopper::{Progress, Stopper};
+pub(crate) use stopper::{Progress, Stopper, Target, stop_all};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -69,6 +69,23 @@ pub(crate) struct Birth {
 pub(crate) struct Foreground {
     pub(crate) terminal: File,
     pub(crate) before: i32,
+}
+
+impl Foreground {
+    /// Takes the terminal back if it is still with a group that `ended` knows: to the group that had it before, or if that has
+    /// gone, to ours. If the terminal is gone there is nothing to give back.
+    fn take_back(&self, ended: impl Fn(i32) -> bool) {
+        let terminal = self.terminal.as_fd();
+        let theirs = sys::terminal::foreground(terminal).is_ok_and(ended);
+        if theirs && sys::terminal::set_foreground(terminal, self.before).is_err() {
+            let _ = sys::terminal::set_foreground(terminal, sys::terminal::own_group());
+        }
+    }
+
+    /// Takes the terminal back from a child that did not become the program and has been reaped: a group without members.
+    pub(crate) fn take_back_from_nobody(&self) {
+        self.take_back(|group| kill(-group, 0).is_err_and(|error| error.raw_os_error() == Some(libc::ESRCH)));
+    }
 }
 
 struct Inner {
@@ -232,17 +249,20 @@ impl ProcessHandle {
     /// # Errors
     /// If the system does not allow the signals, or refuses to wait.
     pub fn stop(&self, stop: &Stop) -> Result<StopReport, Error> {
-        stopper::run(self, stop, &[], &mut || {})
+        self.stop_closing(stop, Vec::new(), None)
     }
 
     /// As [`stop`](Self::stop), for those who hold its pipes.
-    pub(crate) fn stop_closing(
-        &self,
+    pub(crate) fn stop_closing<'a>(
+        &'a self,
         stop: &Stop,
-        pipes: &[u64],
-        close_stdin: &mut dyn FnMut(),
+        pipes: Vec<u64>,
+        close_stdin: Option<&'a mut dyn FnMut()>,
     ) -> Result<StopReport, Error> {
-        stopper::run(self, stop, pipes, close_stdin)
+        let reports = stop_all(&mut [Target { handle: self, pipes, close_stdin }], stop);
+        let reports = reports.map_err(|error| error.of_command(|| self.line()))?;
+        // One report for one target.
+        reports.into_iter().next().ok_or_else(|| Error::invalid("nothing to stop"))
     }
 
     /// A process of its tree as people want to see it.
@@ -411,12 +431,8 @@ impl ProcessHandle {
 
     /// Keeps the end and gives the terminal back.
     fn close(&self, guard: &mut Option<Ended>, ended: Ended) -> Ended {
-        if let Some(Foreground { terminal, before }) = &self.inner.birth.foreground {
-            let ours = sys::terminal::foreground(terminal.as_fd());
-            if ours.is_ok_and(|group| group == self.inner.birth.pid) {
-                // If the terminal is gone there is nothing to give back.
-                let _ = sys::terminal::set_foreground(terminal.as_fd(), *before);
-            }
+        if let Some(foreground) = &self.inner.birth.foreground {
+            foreground.take_back(|group| group == self.inner.birth.pid);
         }
         *guard.get_or_insert(ended)
     }

@@ -103,10 +103,11 @@ impl Stopper {
             let insisting = matches!(self.last_action(), Some(Action::Signal(Signal::KILL)));
             let all_gone = self.members.is_empty() && handle.has_exited();
             // Who was born while the others were signalled gets the same.
-            if (insisting || (all_gone && self.next > 0)) && self.look(handle, pipes) {
-                if let Some(Action::Signal(signal)) = self.last_action() {
-                    self.signal_members(signal);
-                }
+            if (insisting || (all_gone && self.next > 0))
+                && self.look(handle, pipes)
+                && let Some(Action::Signal(signal)) = self.last_action()
+            {
+                self.signal_members(signal);
             }
             if self.members.is_empty() && handle.has_exited() {
                 self.over = true;
@@ -228,20 +229,42 @@ fn wants_continuing(signal: Signal) -> bool {
     !matches!(signal, Signal::KILL | Signal::STOP | Signal::CONT)
 }
 
-/// The whole plan, for a process that nobody talks with.
-pub(super) fn run(
-    handle: &ProcessHandle,
-    plan: &Stop,
-    pipes: &[u64],
-    close_stdin: &mut dyn FnMut(),
-) -> Result<StopReport, Error> {
-    let mut stopper = Stopper::new(plan);
-    while let Progress::Wait(until) = stopper.advance(handle, pipes, close_stdin)? {
-        let exited = handle.has_exited();
-        let own = handle.notice().filter(|_| !exited);
-        let mut entries: Vec<_> = own.into_iter().chain(stopper.descriptors()).map(poll::readable).collect();
-        poll::wait(&mut entries, until.moment()).map_err(|error| handle.error("poll", error))?;
+/// A process that nobody talks with, and what its stop needs.
+pub(crate) struct Target<'a> {
+    pub(crate) handle: &'a ProcessHandle,
+    /// The pipes that its output comes by.
+    pub(crate) pipes: Vec<u64>,
+    /// Closes standard input, if somebody holds the pipe to it.
+    pub(crate) close_stdin: Option<&'a mut dyn FnMut()>,
+}
+
+/// The whole plan, for some processes at the same time.
+pub(crate) fn stop_all(targets: &mut [Target<'_>], plan: &Stop) -> Result<Vec<StopReport>, Error> {
+    let mut stoppers: Vec<Stopper> = targets.iter().map(|_| Stopper::new(plan)).collect();
+    loop {
+        let mut until = None;
+        for (target, stopper) in targets.iter_mut().zip(&mut stoppers) {
+            let mut close_stdin = || {
+                if let Some(close) = &mut target.close_stdin {
+                    close();
+                }
+            };
+            if let Progress::Wait(moment) = stopper.advance(target.handle, &target.pipes, &mut close_stdin)? {
+                until = Some(moment.earlier(until.unwrap_or(Deadline::NEVER)));
+            }
+        }
+        let Some(until) = until else { break };
+        let mut entries = Vec::with_capacity(targets.len() * 2);
+        for (target, stopper) in targets.iter().zip(&stoppers).filter(|(_, stopper)| !stopper.over) {
+            let own = if target.handle.has_exited() { None } else { target.handle.notice() };
+            entries.extend(own.into_iter().chain(stopper.descriptors()).map(poll::readable));
+        }
+        poll::wait(&mut entries, until.moment()).map_err(|error| Error::io("poll", error))?;
     }
-    let ended = if handle.has_exited() { handle.wait_ended(Deadline::after(LOOK))? } else { None };
-    Ok(stopper.report(handle, ended.map(|ended| ended.status)))
+    let reports = targets.iter().zip(&stoppers).map(|(target, stopper)| {
+        let handle = target.handle;
+        let ended = if handle.has_exited() { handle.wait_ended(Deadline::after(LOOK))? } else { None };
+        Ok(stopper.report(handle, ended.map(|ended| ended.status)))
+    });
+    reports.collect()
 }

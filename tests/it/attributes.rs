@@ -417,7 +417,7 @@ fn a_death_signal_is_of_the_process_and_not_of_the_thread() {
             assert_eq!(line, "pong alive\n");
             fs::write(&file, child.id().to_string()).unwrap();
             // SAFETY: integer arguments.
-            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            unsafe { libc::kill(process::id() as i32, libc::SIGKILL) };
         });
         // SAFETY: no other thread reads the environment now.
         unsafe { std::env::remove_var("PROCESSION_TEST_FILE") };
@@ -541,6 +541,11 @@ fn hooks_run_in_order_in_a_copy() {
     });
 }
 
+fn leave() -> io::Result<()> {
+    // SAFETY: ends this process only.
+    unsafe { libc::_exit(42) }
+}
+
 /// F3: its errno arrives, as its own step; leaving by itself is an ordinary end.
 #[test]
 fn errors_and_ends_of_hooks_arrive() {
@@ -553,7 +558,7 @@ fn errors_and_ends_of_hooks_arrive() {
         let failing = unsafe { fixture("exit").pre_exec(|| Err(io::ErrorKind::Other.into())) };
         assert_eq!(failing.spawn().unwrap_err().failed_step(), Some("pre_exec"));
         // SAFETY: a hook that only ends the child.
-        let leaving = unsafe { fixture("exit").pre_exec(|| libc::_exit(42)) };
+        let leaving = unsafe { fixture("exit").pre_exec(leave) };
         assert_eq!(leaving.status().unwrap().code(), Some(42));
         // What fails beside a hook keeps its name.
         // SAFETY: a hook that does nothing.

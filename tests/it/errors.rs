@@ -119,7 +119,7 @@ fn a_missing_directory_is_not_a_missing_program() {
         check(&Command::new("/no/program").current_dir(here), ErrorKind::NotFound, Some("exec"), enoent, "/no/program");
         let file = scratch.file("file", 0o644, "");
         check(&Command::new("/bin/true").current_dir(file), kind, chdir, Some(libc::ENOTDIR), "file");
-        let name = Command::new("no-such-program").current_dir(&gone);
+        let name = Command::new("no-such-program").env("PATH", "/usr/bin:/bin").current_dir(&gone);
         assert_eq!(refused(&name).kind(), ErrorKind::NotFound);
     });
 }

@@ -11,6 +11,7 @@ mod descriptors;
 mod errors;
 mod inject;
 mod nslookup;
+mod pipeline;
 mod routes;
 mod spawn;
 mod stop;

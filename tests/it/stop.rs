@@ -277,7 +277,8 @@ fn survivors_of_a_timeout_are_in_the_error() {
     alone!({
         let mild = Stop::new().signal(Signal::TERM, SHORT);
         let started = Instant::now();
-        let error = fixture("deaf").arg("60000").stop(mild).timeout(Duration::from_secs(2)).run().unwrap_err();
+        let deaf = fixture("deaf").arg("60000").stop(mild).drain(Duration::from_secs(60));
+        let error = deaf.timeout(Duration::from_secs(2)).run().unwrap_err();
         let pid = error.output().pid().unwrap();
         let _leftover = Leftover(vec![pid]);
         assert!(error.is_timeout() && started.elapsed() < BOUND);
@@ -433,14 +434,19 @@ fn those_who_are_born_during_the_stop_are_stopped() {
     alone!({
         let _sweep = Sweep;
         for round in 0..12 {
-            let forks = marked(fixture("forks").args(["3000", "0"])).stdout(Stdio::piped());
+            // Not by a pipe of the child's, or they would be found by that.
+            let (mut reader, writer) = procession::pipe().unwrap();
+            let forks = marked(fixture("forks").args(["3000", "0"])).stdout(writer);
             let (forks, plan) = match round % 3 {
                 0 => (forks, Stop::kill()),
                 1 => (forks.process_group(0), Stop::default()),
                 _ => (forks.track_descendants(), Stop::default()),
             };
             let mut child = forks.spawn().unwrap();
-            (0..20 + round).for_each(|_| drop(pid_in(&line(child.stdout.as_mut().unwrap()))));
+            drop(forks);
+            for _ in 0..20 + round {
+                assert!(is_running(pid_in(&line(&mut reader))));
+            }
             let report = child.stop(&plan).unwrap();
             assert!(report.is_stopped(), "{report}");
             let left = alive();
@@ -521,19 +527,29 @@ fn a_copy_of_the_host_is_no_member_although_it_holds_our_ends() {
     alone!({
         let limited = fixture("spew").arg("100000").capture_limit(10, Overflow::Fail);
         let mut child = limited.pipe_all().spawn().unwrap();
-        // SAFETY: no other thread of this test does anything, and the copy does nothing.
+        let (mut reader, writer) = procession::pipe().unwrap();
+        // SAFETY: no other thread of this test does anything, and the copies only wait.
         let copy = match unsafe { fork() }.unwrap() {
-            ForkResult::Child => loop {
-                // SAFETY: no arguments.
-                unsafe { libc::pause() };
-            },
+            ForkResult::Child => {
+                // SAFETY: as above.
+                if let Ok(ForkResult::Parent { child }) = unsafe { fork() } {
+                    let _ = nix::unistd::write(&writer, &child.as_raw().to_ne_bytes());
+                }
+                loop {
+                    // SAFETY: no arguments.
+                    unsafe { libc::pause() };
+                }
+            }
             ForkResult::Parent { child } => child,
         };
-        let leftover = Leftover(vec![copy.as_raw() as u32]);
+        let mut told = [0; 4];
+        reader.read_exact(&mut told).unwrap();
+        let copies = [copy.as_raw() as u32, u32::from_ne_bytes(told)];
+        let leftover = Leftover(copies.to_vec());
         let error = child.communicate(()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Overflow, "{error}");
         assert!(child.stop(&Stop::kill()).unwrap().is_stopped());
-        assert!(is_running(copy.as_raw() as u32), "a stop of a child has hit a copy of the host");
+        assert!(copies.iter().all(|&pid| is_running(pid)), "a stop of a child has hit a copy of the host");
         drop(leftover);
         waitpid(copy, None).unwrap();
     });

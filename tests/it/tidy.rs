@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "sys",
     "signal",
     "status",
@@ -22,6 +22,7 @@ const ORDER: [&str; 16] = [
     "machine",
     "child",
     "communicate",
+    "pipeline",
 ];
 
 /// Unsafe blocks are in `sys`, and a method that is declared unsafe is no unsafe block.

@@ -52,17 +52,21 @@ fn dropped_children_leave_no_zombies() {
 fn a_dropped_child_goes_on_and_drop_does_not_wait() {
     alone!({
         let (mut reader, writer) = pipe().unwrap();
-        let child = fixture("say-sleep").args(["A", "300", "B\n"]).stdout(writer).spawn().unwrap();
+        let child = fixture("say-sleep").args(["A", "1500", "B\n"]).stdout(writer).spawn().unwrap();
         let (pid, started) = (child.id(), Instant::now());
         drop(child);
-        assert!(started.elapsed() < Duration::from_millis(250), "{:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
         assert!(is_running(pid));
         assert_eq!(line(&mut reader), "AB");
         wait_for("the end", || state_of(pid) == Some('Z'));
-        let ended = fixture("exit").arg("0").spawn().unwrap();
+        // Another drop reaps it.
+        let (idle, ended) = (idle(), fixture("exit").arg("0").spawn().unwrap());
+        let other = idle.id();
         wait_for_end(&ended);
+        drop(idle);
+        wait_for("the end", || state_of(other) == Some('Z'));
         drop(ended);
-        assert!(children().is_empty(), "a drop reaps those that were dropped before: {:?}", children());
+        assert!(children().is_empty(), "{:?}", children());
     });
 }
 
@@ -141,25 +145,43 @@ fn all_waiters_see_the_same_end() {
 
 #[test]
 fn a_wait_blocks_neither_looking_nor_signals() {
+    fn look_and_stop(handle: &ProcessHandle, waiting: &AtomicBool) {
+        wait_for("the waiter", || waiting.load(Ordering::SeqCst));
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(1));
+            assert_eq!(handle.try_wait().unwrap(), None);
+            assert_eq!(handle.returncode(), None);
+            assert_eq!(handle.wait_timeout(Duration::ZERO).unwrap(), None);
+        }
+        assert!(handle.terminate().unwrap());
+    }
     alone!({
+        let sleep = fixture("sleep").arg("10000");
         // One handle, shared by reference: nobody can tell from the count that there are several users.
-        let child = fixture("sleep").arg("60000").spawn().unwrap();
+        let child = sleep.spawn().unwrap();
         let waiting = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
                 waiting.store(true, Ordering::SeqCst);
                 child.handle().wait().unwrap()
             });
-            wait_for("the waiter", || waiting.load(Ordering::SeqCst));
-            for _ in 0..20 {
-                std::thread::sleep(Duration::from_millis(1));
-                assert_eq!(child.try_wait().unwrap(), None);
-                assert_eq!(child.returncode(), None);
-                assert_eq!(child.handle().wait_timeout(Duration::ZERO).unwrap(), None);
-            }
-            assert!(child.terminate().unwrap());
+            look_and_stop(child.handle(), &waiting);
             assert_eq!(waiter.join().unwrap().signal(), Some(Signal::TERM));
         });
+        // A child that is waited for by its owner, and a handle of somebody else.
+        for talks in [false, true] {
+            let mut child = sleep.clone().stdin(Stdio::piped()).spawn().unwrap();
+            let handle = child.handle().clone();
+            let waiting = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let waiter = scope.spawn(|| {
+                    waiting.store(true, Ordering::SeqCst);
+                    if talks { child.communicate(()).unwrap().status() } else { child.wait().unwrap() }
+                });
+                look_and_stop(&handle, &waiting);
+                assert_eq!(waiter.join().unwrap().signal(), Some(Signal::TERM));
+            });
+        }
     });
 }
 
