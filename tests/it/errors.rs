@@ -296,6 +296,46 @@ fn a_busy_program_is_tried_again_for_a_while() {
     });
 }
 
+/// B16: the fence and the time between birth and program shut each other out.
+#[test]
+fn the_fence_waits_for_births_and_births_for_the_fence() {
+    alone!({
+        let command = fixture("exit").arg("0");
+        command.status().unwrap();
+        let fenced = AtomicBool::new(false);
+        let fence = || {
+            let _fence = procession::spawn_fence();
+            fenced.store(true, Ordering::SeqCst);
+        };
+        // A moment in which a broken fence would be seen; one that holds is never seen, however long it is.
+        let moment = Duration::from_millis(100);
+        std::thread::scope(|scope| {
+            let result = supervise(
+                &[libc::SYS_execve],
+                || assert!(command.status().unwrap().success()),
+                |call| {
+                    if !call.after_exec {
+                        scope.spawn(fence);
+                        std::thread::sleep(moment);
+                        assert!(!fenced.load(Ordering::SeqCst), "a child was between birth and program");
+                    }
+                    None
+                },
+            );
+            if result.is_some() {
+                wait_for("the fence", || fenced.load(Ordering::SeqCst));
+            }
+            let guard = procession::spawn_fence();
+            let starter = scope.spawn(|| command.status().unwrap());
+            std::thread::sleep(moment);
+            assert!(!starter.is_finished());
+            assert_eq!(children(), Vec::<String>::new());
+            drop(guard);
+            assert!(starter.join().unwrap().success());
+        });
+    });
+}
+
 /// B16: with the fence, no program that was just written is busy.
 #[test]
 fn the_fence_keeps_fresh_programs_from_being_busy() {
