@@ -198,17 +198,18 @@ fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error>
         }
     }
     let mut envp = Strings::with_capacity(64, 4096);
-    let mut refused = Ok(());
-    command.env.each(|key, value| {
-        if let Err(ZeroByte) = envp.push(&[key.as_bytes(), b"=", value.as_bytes()]) {
-            refused = Err(Error::invalid(format!("environment variable {key:?} contains a zero byte")));
-        }
-    });
+    for (key, value) in command.env.inherited() {
+        envp.push_inherited(key.as_bytes(), value.as_bytes());
+    }
+    for (key, value) in command.env.added() {
+        // Looked through above.
+        let _ = envp.push(&[key.as_bytes(), b"=", value.as_bytes()]);
+    }
     if let Some(mark) = mark {
         // Made by us, without zero bytes.
         let _ = envp.push(&[mark.to_bytes()]);
     }
-    refused.map(|()| envp)
+    Ok(envp)
 }
 
 /// An entry that no other child has.

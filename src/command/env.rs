@@ -38,20 +38,15 @@ impl Env {
         self.changes.clear();
     }
 
-    /// Hands out the entries that the child will have. What is inherited is read once, under the lock of std.
-    pub(crate) fn each(&self, mut entry: impl FnMut(&OsStr, &OsStr)) {
-        if !self.clear {
-            for (key, value) in std::env::vars_os() {
-                if self.changes.is_empty() || !self.changes.contains_key(&key) {
-                    entry(&key, &value);
-                }
-            }
-        }
-        for (key, value) in &self.changes {
-            if let Some(value) = value {
-                entry(key, &value.text);
-            }
-        }
+    /// What of the parent's environment the child will have: read once, under the lock of std.
+    pub(crate) fn inherited(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        let all = (!self.clear).then(std::env::vars_os);
+        all.into_iter().flatten().filter(|(key, _)| self.changes.is_empty() || !self.changes.contains_key(key))
+    }
+
+    /// What the child will have besides.
+    pub(crate) fn added(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.changes.iter().filter_map(|(key, value)| Some((key.as_os_str(), value.as_ref()?.text.as_os_str())))
     }
 
     /// The value that the child will see for one key.

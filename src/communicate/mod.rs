@@ -217,7 +217,12 @@ impl Child {
                 Err(Error::new(ErrorKind::Timeout).with_output(output))
             }
             Err(error) => {
-                let output = self.record(machine.snapshot(), machine.input(), Cause::Running);
+                // A verb ends the process whatever happens; a conversation leaves it to its owner.
+                let cause = match stop.map(|stop| self.stop(stop)) {
+                    Some(_) => Cause::Stopped,
+                    None => Cause::Running,
+                };
+                let output = self.record(machine.snapshot(), machine.input(), cause);
                 self.machine = Some(machine);
                 Err(error.with_output(output))
             }

@@ -34,6 +34,16 @@ impl Strings {
         Ok(())
     }
 
+    /// Adds `key=value`, neither of which can contain a zero byte because they were strings of C's before.
+    pub(crate) fn push_inherited(&mut self, key: &[u8], value: &[u8]) {
+        self.starts.push(self.bytes.len());
+        self.bytes.reserve(key.len() + value.len() + 2);
+        self.bytes.extend_from_slice(key);
+        self.bytes.push(b'=');
+        self.bytes.extend_from_slice(value);
+        self.bytes.push(0);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.starts.len()
     }

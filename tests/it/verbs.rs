@@ -1,6 +1,6 @@
 //! The verbs that run a command to its end: what they return, what they collect, and how they say what went wrong.
 
-use crate::support::{alone, fixture, fixture_path, script};
+use crate::support::{alone, children, fixture, fixture_path, script};
 use crate::talk::{Leftover, line, noise, pattern, pids_in};
 use procession::{
     Cause, Command, Completeness, Error, ErrorKind, ErrorMode, ExitStatus, Input, Newlines, Overflow, Signal, Stdio,
@@ -504,5 +504,22 @@ fn a_borrowed_stream_stays_the_callers() {
             (line(&mut reader), line(&mut reader), line(&mut reader)),
             ("twice".into(), "twice".into(), String::new())
         );
+    });
+}
+
+#[test]
+fn a_reader_that_fails_ends_the_run_and_says_why() {
+    alone!({
+        struct Failing;
+        impl std::io::Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("no more data"))
+            }
+        }
+        let error = fixture("cat").input(procession::Input::reader(Failing)).output().unwrap_err();
+        assert!(error.to_string().contains("no more data"), "{error}");
+        assert_eq!(error.output().cause(), Cause::Stopped);
+        assert!(error.output().status().is_known());
+        assert_eq!(children(), Vec::<String>::new());
     });
 }
