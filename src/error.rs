@@ -79,6 +79,8 @@ pub enum ErrorKind {
 /// How much of standard error the text shows.
 const TAIL_LINES: usize = 8;
 const TAIL_BYTES: usize = 1024;
+/// How much of the command line it shows.
+const COMMAND_CHARS: usize = 300;
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Error {
@@ -240,7 +242,7 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.inner;
         if !inner.output.command.is_empty() {
-            write!(out, "{}: ", inner.output.command)?;
+            write!(out, "{}: ", shortened(&inner.output.command))?;
         }
         if let Some(step) = &inner.step {
             out.write_str(step)?;
@@ -261,6 +263,14 @@ impl fmt::Display for Error {
             output::write_visible(out, &tail)?;
         }
         Ok(())
+    }
+}
+
+/// The beginning of a command line; the whole is in the record.
+fn shortened(line: &str) -> Cow<'_, str> {
+    match line.char_indices().nth(COMMAND_CHARS) {
+        Some((end, _)) => Cow::from(format!("{}…", line.get(..end).unwrap_or_default())),
+        None => Cow::from(line),
     }
 }
 
@@ -371,6 +381,14 @@ mod tests {
         assert_eq!(error.to_string(), "ls -l: chdir /nowhere: No such file or directory");
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_long_command_line_is_cut_in_the_text_and_whole_in_the_record() {
+        let line = "é".repeat(5_000);
+        let error = Error::invalid("no").of_command(|| line.clone());
+        assert_eq!(error.to_string(), format!("{}…: no", "é".repeat(COMMAND_CHARS)));
+        assert_eq!(error.output().command(), line);
     }
 
     #[test]

@@ -47,9 +47,10 @@ impl StopReport {
 
 impl fmt::Display for StopReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let steps = if self.steps_taken == 1 { "step" } else { "steps" };
         match self.status {
-            Some(status) => write!(out, "{status} after {} steps", self.steps_taken)?,
-            None => write!(out, "still running after {} steps", self.steps_taken)?,
+            Some(status) => write!(out, "{status} after {} {steps}", self.steps_taken)?,
+            None => write!(out, "still running after {} {steps}", self.steps_taken)?,
         }
         if !self.survivors.is_empty() {
             write!(out, "; still alive: {}", list(&self.survivors))?;
