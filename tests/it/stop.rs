@@ -160,7 +160,7 @@ fn the_default_plan_asks_and_then_insists() {
         ready(&mut polite);
         let report = polite.stop(&Stop::term_then_kill(BOUND)).unwrap();
         assert_eq!((report.status().code(), report.steps_taken()), (Some(3), 1));
-        assert_eq!(report.to_string(), "exit status: 3 after 1 steps");
+        assert_eq!(report.to_string(), "exit status: 3 after 1 step");
         assert_eq!(polite.communicate(()).unwrap().stdout(), b"terminating\n");
 
         let report = polite.stop(&Stop::default()).unwrap();
