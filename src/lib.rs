@@ -18,6 +18,7 @@ mod spawn;
 mod machine;
 mod child;
 mod communicate;
+mod live;
 mod pipeline;
 
 pub use child::Child;
@@ -25,7 +26,8 @@ pub use command::{Command, Id, Input, Overflow, Program, Resource, Stdio, quote}
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use handle::{ProcessHandle, StopReport};
-pub use output::{Captured, Cause, Completeness, Output, ProcessEntry, Usage};
+pub use live::Line;
+pub use output::{Captured, Cause, Completeness, Output, ProcessEntry, Stream, Usage};
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use pipeline::{Pipeline, PipelineChild};
 pub use plan::Plan;

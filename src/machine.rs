@@ -3,18 +3,11 @@
 //! pipe means, how much is kept and what happens beyond, and how memory grows.
 
 use crate::command::{Limit, Opened, Overflow};
-use crate::output::{Captured, Completeness, ProcessEntry};
+use crate::output::{Captured, Completeness, ProcessEntry, Stream};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-
-/// An output stream of the child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Stdout,
-    Stderr,
-}
 
 pub(crate) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 

@@ -59,6 +59,15 @@ pub enum Cause {
     Stopped,
 }
 
+/// An output stream of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
 /// What was collected of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Captured {

@@ -81,6 +81,10 @@ impl Text {
         Text { newlines, ..self }
     }
 
+    pub(crate) fn line_ends(&self) -> Newlines {
+        self.newlines
+    }
+
     /// Decodes bytes that are all there.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 //!
 //! - [`Command::plan`] in `plan`;
 //! - [`Command::spawn`] in `child`;
-//! - `call`, `check_call`, `status`, `output`, `run`, `check_output`, `check_output_text` in `communicate`.
+//! - `call`, `check_call`, `status`, `output`, `run`, `check_output`, `check_output_text` in `communicate`;
+//! - `for_each_line`, `try_for_each_line`, `for_each_chunk` in `live`.
 
 mod attributes;
 mod capture;
@@ -75,6 +76,7 @@ pub struct Command {
     pub(crate) accepted: Accepted,
     pub(crate) limits: [Limit; 2],
     pub(crate) text: Text,
+    pub(crate) line_max: usize,
 }
 
 /// Called with a command just before it is started.
@@ -144,6 +146,7 @@ impl Command {
             accepted: Accepted::Zero,
             limits: [Limit::default(); 2],
             text: Text::utf8(),
+            line_max: 1 << 20,
         }
     }
 
@@ -369,6 +372,13 @@ impl Command {
     pub fn capture_limit_stderr(mut self, bytes_max: usize, overflow: Overflow) -> Command {
         let [stdout, _] = self.limits;
         self.limits = [stdout, Limit { bytes_max, overflow }];
+        self
+    }
+
+    /// The longest line that [`for_each_line`](Self::for_each_line) shows in one piece, in bytes; longer ones come in several. One
+    /// mebibyte by default.
+    pub fn line_limit(mut self, bytes_max: usize) -> Command {
+        self.line_max = bytes_max;
         self
     }
 

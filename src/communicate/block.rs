@@ -5,13 +5,14 @@ use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::{ProcessHandle, Progress, Stopper};
-use crate::machine::{Machine, STREAMS, Stream};
-use crate::output::{Cause, ProcessEntry};
+use crate::machine::{Machine, STREAMS};
+use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::stop::Stop;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{self, procfs};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stop: Option<&St
         for talk in &mut *talks {
             talk.transfer()?;
         }
-        stop_all_on_overflow(talks, stop);
+        stop_all_if_wanted(talks, stop);
         let mut over = true;
         for talk in &mut *talks {
             match talk.decide(deadline, stop)? {
@@ -67,10 +68,10 @@ pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stop: Option<&St
     Ok(Ending::Over)
 }
 
-/// What exceeds its limit ends the whole.
-fn stop_all_on_overflow(talks: &mut [Talk<'_>], stop: Option<&Stop>) {
-    let overflowed = talks.iter().any(|talk| talk.machine.overflowed().is_some());
-    if !overflowed || talks.iter().any(|talk| talk.stopper.is_some()) {
+/// What exceeds its limit ends the whole, and so does who looks on and has seen enough.
+fn stop_all_if_wanted(talks: &mut [Talk<'_>], stop: Option<&Stop>) {
+    let wanted = talks.iter().any(|talk| talk.has_seen_enough || talk.machine.overflowed().is_some());
+    if !wanted || talks.iter().any(|talk| talk.stopper.is_some()) {
         return;
     }
     for talk in talks {
@@ -127,7 +128,13 @@ pub(crate) struct Talk<'a> {
     grown: [bool; 3],
     /// Up to which length the buffers of standard output and error have memory behind them.
     prepared: [usize; 2],
+    /// Who is shown every piece of output as it is read, and whether he has seen enough.
+    watch: Option<Watch<'a>>,
+    has_seen_enough: bool,
 }
+
+/// Sees output as it is read, before anything is kept or dropped. A break stops the process.
+pub(crate) type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>;
 
 impl<'a> Talk<'a> {
     pub(crate) fn new(child: &'a mut Child, machine: &'a mut Machine) -> Talk<'a> {
@@ -143,7 +150,15 @@ impl<'a> Talk<'a> {
             until: None,
             grown: [false; 3],
             prepared: [0; 2],
+            watch: None,
+            has_seen_enough: false,
         }
+    }
+
+    /// Shows output as it is read.
+    pub(crate) fn watched_by(mut self, watch: Option<Watch<'a>>) -> Talk<'a> {
+        self.watch = watch;
+        self
     }
 
     /// Our ends become non-blocking; the child's are other descriptions and stay as they are.
@@ -200,10 +215,15 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         let mut full = false;
+        let (watch, has_seen_enough) = (&mut self.watch, &mut self.has_seen_enough);
         let ended = self.machine.read(stream, |buffer, max| {
             prepare_memory(buffer, prepared);
+            let before = buffer.len();
             let count = sys::fd::read_append(reader.as_fd(), buffer, max)?;
             full |= count >= PIPE_FULL;
+            if let (Some(watch), Some(bytes)) = (&mut *watch, buffer.get(before..)) {
+                *has_seen_enough = *has_seen_enough || watch(stream, bytes).is_break();
+            }
             Ok(count)
         });
         if full {

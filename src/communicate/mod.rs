@@ -8,11 +8,12 @@ use crate::child::{Child, KillOnDrop};
 use crate::command::{Command, Input, Stdio};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::machine::{Machine, Stream};
-use crate::output::{Captured, Cause, Output};
+use crate::machine::Machine;
+use crate::output::{Captured, Cause, Output, Stream};
 use crate::status::ExitStatus;
 use crate::stop::Stop;
-pub(crate) use block::{Ending, Talk, drive};
+pub(crate) use block::{Ending, Talk, Watch, drive};
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// Running to the end.
@@ -120,12 +121,21 @@ impl Command {
     }
 
     fn run_with(&self, streams: &[Option<Stdio>; 3]) -> Result<Output, Error> {
+        self.run_watched(streams, None)
+    }
+
+    /// As [`output`](Self::output), and shows what is read.
+    pub(crate) fn output_watched(&self, watch: Watch<'_>) -> Result<Output, Error> {
+        self.run_watched(&self.collected_streams()?, Some(watch))
+    }
+
+    fn run_watched(&self, streams: &[Option<Stdio>; 3], watch: Option<Watch<'_>>) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
         let mut child = self.spawn_with(streams)?;
         child.settings.kill_on_drop = KillOnDrop::Always;
         let input = self.input.clone().filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
         let stop = self.stop.clone();
-        match child.talk(input, deadline, Some(&stop)) {
+        match child.talk(input, deadline, Some(&stop), watch) {
             Err(mut error) if error.is_timeout() => {
                 let timeout = self.timeout.unwrap_or_default();
                 error = error.detail(format!("timed out after {timeout:?}"));
@@ -149,7 +159,7 @@ impl Child {
     /// If the child writes more than its [`capture_limit`](Command::capture_limit), in which case it is stopped; if there is
     /// input and standard input is not a pipe or has been closed; or if the system refuses a call.
     pub fn communicate(&mut self, input: impl Into<Input>) -> Result<Output, Error> {
-        self.talk(input.into(), Deadline::NEVER, None)
+        self.talk(input.into(), Deadline::NEVER, None, None)
     }
 
     /// As [`communicate`](Self::communicate), for at most this long.
@@ -170,7 +180,7 @@ impl Child {
     /// As there; and if the time is over, with everything read so far. The child then goes on, nothing is lost, and another
     /// call continues the conversation.
     pub fn communicate_timeout(&mut self, input: impl Into<Input>, timeout: Duration) -> Result<Output, Error> {
-        let talked = self.talk(input.into(), Deadline::after(timeout), None);
+        let talked = self.talk(input.into(), Deadline::after(timeout), None, None);
         talked.map_err(
             |error| {
                 if error.is_timeout() { error.detail(format!("not finished after {timeout:?}")) } else { error }
@@ -187,17 +197,26 @@ impl Child {
         input: impl Into<Input>,
         deadline: impl Into<Deadline>,
     ) -> Result<Output, Error> {
-        self.talk(input.into(), deadline.into(), None)
+        self.talk(input.into(), deadline.into(), None, None)
     }
 
     /// One conversation. With a stop plan the deadline stops the child; without one it leaves the conversation to be
     /// continued.
-    fn talk(&mut self, input: Input, deadline: Deadline, stop: Option<&Stop>) -> Result<Output, Error> {
+    fn talk(
+        &mut self,
+        input: Input,
+        deadline: Deadline,
+        stop: Option<&Stop>,
+        watch: Option<Watch<'_>>,
+    ) -> Result<Output, Error> {
         let mut machine = match self.begin(input) {
             Ok(machine) => machine,
             Err(error) => return Err(error.of_command(|| self.handle.line())),
         };
-        let mut talk = Talk::new(self, &mut machine);
+        // A closure around it lives no longer than the conversation.
+        let mut watch = watch.map(|watch| move |stream: Stream, bytes: &[u8]| watch(stream, bytes));
+        let watch = watch.as_mut().map(|watch| watch as &mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>);
+        let mut talk = Talk::new(self, &mut machine).watched_by(watch);
         let ending = drive(std::slice::from_mut(&mut talk), deadline, stop);
         let (cause, survivors) = (talk.cause, talk.survivors);
         match ending {

@@ -10,6 +10,7 @@ mod communicate;
 mod descriptors;
 mod errors;
 mod inject;
+mod live;
 mod nslookup;
 mod pipeline;
 mod routes;

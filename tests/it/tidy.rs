@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "sys",
     "signal",
     "status",
@@ -22,6 +22,7 @@ const ORDER: [&str; 17] = [
     "machine",
     "child",
     "communicate",
+    "live",
     "pipeline",
 ];
 
