@@ -28,7 +28,10 @@ fn check(command: &Command, kind: ErrorKind, step: Option<&str>, errno: Option<i
     assert_eq!(error.raw_os_error(), errno, "{error}");
     let text = error.to_string();
     assert!(text.contains(words), "{text:?} lacks {words:?}");
-    assert!(text.starts_with(&command.to_string()), "{text:?} does not say what ran");
+    // The text shows the beginning of a long line, the record has all of it.
+    let shown: String = command.to_string().chars().take(300).collect();
+    assert!(text.starts_with(&shown), "{text:?} does not say what ran");
+    assert_eq!(error.output().command(), command.to_string());
 }
 
 #[test]
