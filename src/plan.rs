@@ -198,9 +198,7 @@ fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error>
         }
     }
     let mut envp = Strings::with_capacity(64, 4096);
-    for (key, value) in command.env.inherited() {
-        envp.push_inherited(key.as_bytes(), value.as_bytes());
-    }
+    command.env.each_inherited(|key, value| envp.push_inherited(key, value));
     for (key, value) in command.env.added() {
         // Looked through above.
         let _ = envp.push(&[key.as_bytes(), b"=", value.as_bytes()]);

@@ -1,8 +1,10 @@
 //! The environment a child will have: what is inherited, and what is changed. Decides the order and what a duplicate means;
 //! the bytes are made by `plan`.
 
+use crate::sys::environ;
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 
 /// Changes to the environment of the parent, or a whole environment.
 ///
@@ -38,10 +40,29 @@ impl Env {
         self.changes.clear();
     }
 
-    /// What of the parent's environment the child will have: read once, under the lock of std.
-    pub(crate) fn inherited(&self) -> impl Iterator<Item = (OsString, OsString)> {
-        let all = (!self.clear).then(std::env::vars_os);
-        all.into_iter().flatten().filter(|(key, _)| self.changes.is_empty() || !self.changes.contains_key(key))
+    /// Shows what of the parent's environment the child will have, as keys and values. Entries that are none, without `=` or without a
+    /// key, are left out, as by std.
+    pub(crate) fn each_inherited(&self, mut show: impl FnMut(&[u8], &[u8])) {
+        if self.clear {
+            return;
+        }
+        let is_changed = |key: &[u8]| !self.changes.is_empty() && self.changes.contains_key(OsStr::from_bytes(key));
+        let alone = environ::visit_if_alone(|entry| {
+            // A key may begin with `=`, as std reads it.
+            let end = entry.iter().skip(1).position(|&byte| byte == b'=').map(|place| place + 1);
+            if let Some((key, [_, value @ ..])) = end.and_then(|end| entry.split_at_checked(end))
+                && !is_changed(key)
+            {
+                show(key, value);
+            }
+        });
+        if !alone {
+            for (key, value) in std::env::vars_os() {
+                if !is_changed(key.as_bytes()) {
+                    show(key.as_bytes(), value.as_bytes());
+                }
+            }
+        }
     }
 
     /// What the child will have besides.
