@@ -45,27 +45,41 @@ pub enum SpawnRoute {
 }
 
 impl SpawnRoute {
-    /// The route of this process.
+    /// The route of this process. The first time it is asked for, it is found out.
     pub fn current() -> SpawnRoute {
         static ROUTE: OnceLock<SpawnRoute> = OnceLock::new();
-        *ROUTE.get_or_init(choose)
+        match ROUTE.get() {
+            Some(route) => *route,
+            None => match choose() {
+                Found::Surely(route) => *ROUTE.get_or_init(|| route),
+                Found::ForNow(route) => route,
+            },
+        }
     }
 }
 
-fn choose() -> SpawnRoute {
+/// A route, and whether it was found out or is only tried, because there was no room to find out.
+enum Found {
+    Surely(SpawnRoute),
+    ForNow(SpawnRoute),
+}
+
+fn choose() -> Found {
     let best = if cfg!(procession_portable) { SpawnRoute::Portable } else { SpawnRoute::Clone3 };
     let wished = match std::env::var("PROCESSION_ENGINE").as_deref() {
         Ok("portable") => SpawnRoute::Portable,
         Ok("clone") if best != SpawnRoute::Portable => SpawnRoute::Clone,
         _ => best,
     };
-    probe(wished)
-}
-
-fn probe(wished: SpawnRoute) -> SpawnRoute {
     let routes = [(SpawnRoute::Clone3, clone::Route::Clone3), (SpawnRoute::Clone, clone::Route::Clone)];
-    let mut open = routes.iter().skip_while(|(route, _)| *route != wished);
-    open.find(|(_, kernel)| clone::probe(*kernel)).map_or(SpawnRoute::Portable, |(route, _)| *route)
+    for (route, kernel) in routes.into_iter().skip_while(|(route, _)| *route != wished) {
+        match clone::probe(kernel) {
+            Ok(true) => return Found::Surely(route),
+            Ok(false) => {}
+            Err(_) => return Found::ForNow(route),
+        }
+    }
+    Found::Surely(SpawnRoute::Portable)
 }
 
 /// Makes the process. `hooks` force the fork route.

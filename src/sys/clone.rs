@@ -59,8 +59,9 @@ pub(crate) fn spawn(route: Route, job: &Job<'_>, cgroup: Option<RawFd>) -> Resul
 }
 
 /// Whether the route is open on this kernel, under this filter, and really shares memory (an emulator that turns vfork into
-/// fork does not, and would lose every report). Makes a child that does nothing, and that tells nobody when it ends.
-pub(crate) fn probe(route: Route) -> bool {
+/// fork does not, and would lose every report). Makes a child that does nothing, and that tells nobody when it ends. An error if
+/// that cannot be found out now, because something is lacking that may be there later.
+pub(crate) fn probe(route: Route) -> io::Result<bool> {
     let job = Job {
         steps: &[],
         candidates: &[],
@@ -68,13 +69,19 @@ pub(crate) fn probe(route: Route) -> bool {
         envp: &[std::ptr::null()],
         report: Default::default(),
     };
-    let Ok(born) = birth(route, &job, None, true) else { return false };
+    let born = match birth(route, &job, None, true) {
+        Ok(born) => born,
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => return Err(error),
+            _ => return Ok(false),
+        },
+    };
     let mut status: c_int = 0;
-    // SAFETY: the pointer is valid; the pid is our child, not reaped before; __WCLONE because it ends without a signal.
+    // SAFETY: the pointer is valid; the pid is our child, not reaped before; __WALL because it ends without a signal.
     while unsafe { libc::waitpid(born.pid, &mut status, libc::__WALL) } < 0
         && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
     {}
-    job.report.is_alive() && born.pidfd.is_some()
+    Ok(job.report.is_alive() && born.pidfd.is_some())
 }
 
 /// The signal that tells the parent of the child's end. The probe passes no candidates and is silent.

@@ -599,3 +599,20 @@ fn interruptions_are_never_seen() {
         unsafe { libc::sigaction(libc::SIGVTALRM, &before, std::ptr::null_mut()) };
     });
 }
+
+/// What is lacking for a moment says nothing about the kernel.
+#[test]
+fn a_shortage_does_not_choose_the_route() {
+    alone!({
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let lowest_free = File::open("/dev/null").map(|file| std::os::fd::AsRawFd::as_raw_fd(&file)).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, lowest_free as u64, hard).unwrap();
+        let during = SpawnRoute::current();
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        let best = at_most(SpawnRoute::Clone3);
+        assert_eq!(during, best);
+        assert_eq!(SpawnRoute::current(), best);
+        assert!(fixture("exit").arg("0").status().unwrap().success());
+    });
+}
