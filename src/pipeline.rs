@@ -406,12 +406,17 @@ impl PipelineChild {
                 }
             }
             Ok(Ending::TimedOut) => {
-                let output = self.snapshot(&machines);
+                let output = self.snapshot(&machines, Cause::Running);
                 self.machines = machines;
                 Err(Error::new(ErrorKind::Timeout).with_output(output))
             }
             Err(error) => {
-                let output = self.snapshot(&machines);
+                // As for a single command: a verb ends the processes whatever happens.
+                let cause = match stop.map(|stop| self.stop(stop)) {
+                    Some(_) => Cause::Stopped,
+                    None => Cause::Running,
+                };
+                let output = self.snapshot(&machines, cause);
                 self.machines = machines;
                 Err(error.with_output(output))
             }
@@ -430,11 +435,9 @@ impl PipelineChild {
         Ok(machines)
     }
 
-    fn snapshot(&self, machines: &[Machine]) -> Output {
+    fn snapshot(&self, machines: &[Machine], cause: Cause) -> Output {
         let parts = machines.iter().zip(&self.children);
-        self.record(
-            parts.map(|(machine, child)| child.record(machine.snapshot(), machine.input(), Cause::Running)).collect(),
-        )
+        self.record(parts.map(|(machine, child)| child.record(machine.snapshot(), machine.input(), cause)).collect())
     }
 
     fn overflow(&self, overflowed: &[Option<Stream>], output: Output) -> Error {

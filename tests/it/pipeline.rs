@@ -211,3 +211,20 @@ fn errors_of_a_stage_can_go_through_the_pipe() {
         assert!(output.success());
     });
 }
+
+#[test]
+fn a_reader_that_fails_ends_every_stage() {
+    alone!({
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+                Err(std::io::Error::other("no more data"))
+            }
+        }
+        let error = (cat() | cat()).input(procession::Input::reader(Failing)).output().unwrap_err();
+        assert!(error.to_string().contains("no more data"), "{error}");
+        assert_eq!(error.output().cause(), Cause::Stopped);
+        assert!(error.output().stages().iter().all(|stage| stage.status().is_known()));
+        assert_eq!(children(), Vec::<String>::new());
+    });
+}
