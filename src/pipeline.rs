@@ -219,10 +219,7 @@ impl Pipeline {
         let mut children = self.spawn_with(collects, KillOnDrop::Always)?;
         let input = self.stages.first().and_then(|first| first.input.clone());
         let input = input.filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
-        // Without a plan for the whole each stage is stopped by its own; the first one's stands for "stop, do not wait on".
-        let own = self.stages.first().map(|first| first.stop.clone()).unwrap_or_default();
-        let stop = self.stop.clone().unwrap_or(own);
-        children.talk(input, deadline, Some(&stop)).map_err(|error| match (error.is_timeout(), self.timeout) {
+        children.talk(input, deadline, true).map_err(|error| match (error.is_timeout(), self.timeout) {
             (true, Some(timeout)) => error.detail(format!("timed out after {timeout:?}")),
             _ => error,
         })
@@ -258,6 +255,9 @@ impl Pipeline {
             // While the others are being started, a failure stops those that run.
             let mut child = stage.spawn_with(&[stdin, stdout, stderr])?;
             child.settings.kill_on_drop = KillOnDrop::Always;
+            if let Some(stop) = &self.stop {
+                child.settings.stop = stop.clone();
+            }
             children.push(child);
         }
         for (child, stage) in children.iter_mut().zip(&self.stages) {
@@ -266,9 +266,9 @@ impl Pipeline {
                 other => other,
             };
         }
-        let stdin = children.first_mut().and_then(|first| first.stdin.take());
-        let stdout = children.last_mut().and_then(|last| last.stdout.take());
-        Ok(PipelineChild { stdin, stdout, children, machines: Vec::new(), line, pipefail: self.pipefail })
+        let mut whole = PipelineChild { stdin: None, stdout: None, children, line, pipefail: self.pipefail };
+        whole.take_ends();
+        Ok(whole)
     }
 }
 
@@ -305,8 +305,6 @@ pub struct PipelineChild {
     /// Our end of the last stage's standard output, if it is piped.
     pub stdout: Option<PipeReader>,
     children: Vec<Child>,
-    /// A conversation that was begun and not finished.
-    machines: Vec<Machine>,
     line: String,
     pipefail: bool,
 }
@@ -323,7 +321,7 @@ impl PipelineChild {
     /// # Errors
     /// As there.
     pub fn communicate(&mut self, input: impl Into<Input>) -> Result<Output, Error> {
-        self.talk(input.into(), Deadline::NEVER, None)
+        self.talk(input.into(), Deadline::NEVER, false)
     }
 
     /// As [`communicate`](Self::communicate), for at most this long; see [`Child::communicate_timeout`].
@@ -331,7 +329,7 @@ impl PipelineChild {
     /// # Errors
     /// As there.
     pub fn communicate_timeout(&mut self, input: impl Into<Input>, timeout: Duration) -> Result<Output, Error> {
-        let talked = self.talk(input.into(), Deadline::after(timeout), None);
+        let talked = self.talk(input.into(), Deadline::after(timeout), false);
         talked.map_err(
             |error| {
                 if error.is_timeout() { error.detail(format!("not finished after {timeout:?}")) } else { error }
@@ -367,28 +365,62 @@ impl PipelineChild {
     /// # Errors
     /// As there.
     pub fn stop(&mut self, stop: &Stop) -> Result<Vec<StopReport>, Error> {
-        let stdin = &mut self.stdin;
-        let mut close = || *stdin = None;
+        self.lend_ends();
+        let stopped = self.stop_stages(Some(stop));
+        self.take_ends();
+        stopped
+    }
+
+    /// Stops all stages by one plan, or each by its own. The ends are lent to the stages.
+    fn stop_stages(&mut self, plan: Option<&Stop>) -> Result<Vec<StopReport>, Error> {
+        let mut stdin = self.children.first_mut().and_then(|first| first.stdin.take());
+        let mut close = || stdin = None;
         let mut close_stdin: Option<&mut dyn FnMut()> = Some(&mut close);
         let mut targets: Vec<Target<'_>> = Vec::with_capacity(self.children.len());
         for child in &self.children {
-            targets.push(Target { handle: child.handle(), pipes: child.pipes(), close_stdin: close_stdin.take() });
+            let plan = plan.unwrap_or(&child.settings.stop);
+            targets.push(Target {
+                handle: child.handle(),
+                plan,
+                pipes: child.pipes(),
+                close_stdin: close_stdin.take(),
+            });
         }
-        stop_all(&mut targets, stop).map_err(|error| error.of_command(|| self.line.clone()))
+        let stopped = stop_all(&mut targets).map_err(|error| error.of_command(|| self.line.clone()));
+        drop(targets);
+        if let Some(first) = self.children.first_mut() {
+            first.stdin = stdin;
+        }
+        stopped
     }
 
-    fn talk(&mut self, input: Input, deadline: Deadline, stop: Option<&Stop>) -> Result<Output, Error> {
-        // The ends of the whole are those of the outer stages, which keep them from the first conversation on.
-        if let (Some(end), Some(first)) = (self.stdin.take(), self.children.first_mut()) {
-            first.stdin = Some(end);
+    /// The ends of the whole are those of the outer stages: they have them while something is done with all stages.
+    fn lend_ends(&mut self) {
+        if let Some(first) = self.children.first_mut() {
+            first.stdin = self.stdin.take();
         }
-        if let (Some(end), Some(last)) = (self.stdout.take(), self.children.last_mut()) {
-            last.stdout = Some(end);
+        if let Some(last) = self.children.last_mut() {
+            last.stdout = self.stdout.take();
         }
+    }
+
+    fn take_ends(&mut self) {
+        self.stdin = self.children.first_mut().and_then(|first| first.stdin.take());
+        self.stdout = self.children.last_mut().and_then(|last| last.stdout.take());
+    }
+
+    fn talk(&mut self, input: Input, deadline: Deadline, stops: bool) -> Result<Output, Error> {
+        self.lend_ends();
+        let talked = self.talk_with_ends(input, deadline, stops);
+        self.take_ends();
+        talked
+    }
+
+    fn talk_with_ends(&mut self, input: Input, deadline: Deadline, stops: bool) -> Result<Output, Error> {
         let mut machines = self.begin(input)?;
         let mut talks: Vec<Talk<'_>> =
             self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
-        let ending = drive(&mut talks, deadline, stop);
+        let ending = drive(&mut talks, deadline, stops);
         let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors)).collect();
         match ending {
             Ok(Ending::Over) => {
@@ -407,32 +439,42 @@ impl PipelineChild {
             }
             Ok(Ending::TimedOut) => {
                 let output = self.snapshot(&machines, Cause::Running);
-                self.machines = machines;
+                self.keep(machines);
                 Err(Error::new(ErrorKind::Timeout).with_output(output))
             }
             Err(error) => {
                 // As for a single command: a verb ends the processes whatever happens.
-                let cause = match stop.map(|stop| self.stop(stop)) {
-                    Some(_) => Cause::Stopped,
-                    None => Cause::Running,
-                };
+                let cause = if stops { Cause::Stopped } else { Cause::Running };
+                if stops {
+                    let _ = self.stop_stages(None);
+                }
                 let output = self.snapshot(&machines, cause);
-                self.machines = machines;
+                self.keep(machines);
                 Err(error.with_output(output))
             }
         }
     }
 
     fn begin(&mut self, input: Input) -> Result<Vec<Machine>, Error> {
-        let mut kept = std::mem::take(&mut self.machines).into_iter();
         let mut machines = Vec::with_capacity(self.children.len());
         let mut input = Some(input);
         for child in &mut self.children {
-            child.machine = kept.next();
-            let input = input.take().unwrap_or_else(Input::empty);
-            machines.push(child.begin(input).map_err(|error| error.of_command(|| self.line.clone()))?);
+            match child.begin(input.take().unwrap_or_else(Input::empty)) {
+                Ok(machine) => machines.push(machine),
+                Err(error) => {
+                    self.keep(machines);
+                    return Err(error.of_command(|| self.line.clone()));
+                }
+            }
         }
         Ok(machines)
+    }
+
+    /// Each stage keeps its unfinished conversation.
+    fn keep(&mut self, machines: Vec<Machine>) {
+        for (child, machine) in self.children.iter_mut().zip(machines) {
+            child.machine = Some(machine);
+        }
     }
 
     fn snapshot(&self, machines: &[Machine], cause: Cause) -> Output {

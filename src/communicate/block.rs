@@ -8,7 +8,6 @@ use crate::handle::{ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
-use crate::stop::Stop;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::{self, procfs};
 use std::io;
@@ -39,8 +38,9 @@ const PIPE_FULL: usize = 64 * 1024;
 const LARGE: usize = 1024 * 1024;
 const AHEAD: usize = 256 * 1024;
 
-/// Runs the conversations with some children, which begin and end together: one deadline, one stop.
-pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stop: Option<&Stop>) -> Result<Ending, Error> {
+/// Runs the conversations with some children, which begin and end together. When the deadline has come each child is stopped by
+/// the plan of its command, if `stops`; otherwise the conversations are left to be continued.
+pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stops: bool) -> Result<Ending, Error> {
     for talk in &mut *talks {
         talk.prepare()?;
     }
@@ -48,10 +48,10 @@ pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stop: Option<&St
         for talk in &mut *talks {
             talk.transfer()?;
         }
-        stop_all_if_wanted(talks, stop);
+        stop_all_if_wanted(talks);
         let mut over = true;
         for talk in &mut *talks {
-            match talk.decide(deadline, stop)? {
+            match talk.decide(deadline, stops)? {
                 Decision::Over => {}
                 Decision::TimedOut => return Ok(Ending::TimedOut),
                 Decision::Wait => over = false,
@@ -69,15 +69,14 @@ pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stop: Option<&St
 }
 
 /// What exceeds its limit ends the whole, and so does who looks on and has seen enough.
-fn stop_all_if_wanted(talks: &mut [Talk<'_>], stop: Option<&Stop>) {
+fn stop_all_if_wanted(talks: &mut [Talk<'_>]) {
     let wanted = talks.iter().any(|talk| talk.has_seen_enough || talk.machine.overflowed().is_some());
     if !wanted || talks.iter().any(|talk| talk.stopper.is_some()) {
         return;
     }
     for talk in talks {
         let cause = if talk.machine.overflowed().is_some() { Cause::Overflow } else { Cause::Stopped };
-        let plan = stop.cloned().unwrap_or_else(|| talk.child.settings.stop.clone());
-        talk.begin_stop(&plan, cause);
+        talk.begin_stop(cause);
     }
 }
 
@@ -85,14 +84,17 @@ fn stop_all_if_wanted(talks: &mut [Talk<'_>], stop: Option<&Stop>) {
 fn wait(talks: &mut [Talk<'_>]) -> Result<(), Error> {
     let mut entries = Vec::with_capacity(talks.len() * 4);
     let mut until = Deadline::NEVER;
+    let mut asked = Vec::with_capacity(talks.len());
     for talk in &*talks {
-        until = until.earlier(talk.enlist(&mut entries));
+        let (one, moment) = talk.enlist(&mut entries);
+        asked.push(one);
+        until = until.earlier(moment);
     }
     poll::wait(&mut entries, until.moment()).map_err(|error| Error::io("poll", error))?;
     let answers: Vec<bool> = entries.iter().map(poll::is_ready).collect();
     let mut answers = answers.into_iter();
-    for talk in talks {
-        talk.answer(&mut answers);
+    for (talk, asked) in talks.iter_mut().zip(asked) {
+        talk.answer(asked, &mut answers);
     }
     Ok(())
 }
@@ -102,6 +104,17 @@ fn wait(talks: &mut [Talk<'_>]) -> Result<(), Error> {
 struct Ready {
     stdin: bool,
     streams: [bool; 2],
+}
+
+/// What a talk has enlisted for one wait, in this order. Kept, because by the time of the answers there may be more to ask for.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    stdin: bool,
+    streams: [bool; 2],
+    notice: bool,
+    /// The end is waited for and nothing can announce it.
+    blind: bool,
+    members: usize,
 }
 
 enum Decision {
@@ -236,7 +249,7 @@ impl<'a> Talk<'a> {
     }
 
     /// What the facts mean. Sets `until`.
-    fn decide(&mut self, deadline: Deadline, stop: Option<&Stop>) -> Result<Decision, Error> {
+    fn decide(&mut self, deadline: Deadline, stops: bool) -> Result<Decision, Error> {
         self.until = None;
         if let Some(decision) = self.advance_stop()? {
             return Ok(decision);
@@ -250,30 +263,27 @@ impl<'a> Talk<'a> {
         }
         if self.exited {
             self.begin_drain(self.child.settings.drain);
-            if self.child.drain.has_passed() || (stop.is_some() && deadline.has_passed()) {
+            if self.child.drain.has_passed() || (stops && deadline.has_passed()) {
                 return Ok(Decision::Over);
             }
         }
         if deadline.has_passed() {
             // One last look: it may have ended while we were not looking.
-            match stop {
-                _ if !self.exited && self.child.handle.has_exited() => {
-                    self.exited = true;
-                    return self.decide(deadline, stop);
-                }
-                None => return Ok(Decision::TimedOut),
-                Some(plan) => {
-                    self.begin_stop(plan, Cause::Timeout);
-                    return self.decide(deadline, stop);
-                }
+            if !self.exited && self.child.handle.has_exited() {
+                self.exited = true;
+            } else if stops {
+                self.begin_stop(Cause::Timeout);
+            } else {
+                return Ok(Decision::TimedOut);
             }
+            return self.decide(deadline, stops);
         }
         self.until = Some(deadline.earlier(self.child.drain));
         Ok(Decision::Wait)
     }
 
-    fn begin_stop(&mut self, plan: &Stop, cause: Cause) {
-        self.stopper = Some((Stopper::new(plan), self.child.pipes()));
+    fn begin_stop(&mut self, cause: Cause) {
+        self.stopper = Some((Stopper::new(&self.child.settings.stop), self.child.pipes()));
         self.cause = cause;
     }
 
@@ -307,39 +317,38 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// What it waits for, in this order: standard input, output, error, the end of the process, the members of its tree. Returns
-    /// until when.
-    fn enlist<'fd>(&'fd self, entries: &mut Vec<PollFd<'fd>>) -> Deadline {
-        let Some(until) = self.until else { return Deadline::NEVER };
+    /// Adds what it waits for, and says what that is and until when.
+    fn enlist<'fd>(&'fd self, entries: &mut Vec<PollFd<'fd>>) -> (Asked, Deadline) {
+        let Some(until) = self.until else { return (Asked::default(), Deadline::NEVER) };
         let (stdin, [stdout, stderr]) = self.wanted();
+        let notice = if self.exited { None } else { self.child.handle.notice() };
         entries.extend(stdin.map(|end| poll::writable(end.as_fd())));
         entries.extend(stdout.into_iter().chain(stderr).map(|end| poll::readable(end.as_fd())));
-        let notice = self.notice();
         entries.extend(notice.map(poll::readable));
+        let before = entries.len();
         if let Some((stopper, _)) = &self.stopper {
             entries.extend(stopper.descriptors().map(poll::readable));
         }
-        let blind = !self.exited && notice.is_none();
-        if blind { until.earlier(Deadline::after(LOOK)) } else { until }
+        let asked = Asked {
+            stdin: stdin.is_some(),
+            streams: [stdout.is_some(), stderr.is_some()],
+            notice: notice.is_some(),
+            blind: !self.exited && notice.is_none(),
+            members: entries.len() - before,
+        };
+        (asked, if asked.blind { until.earlier(Deadline::after(LOOK)) } else { until })
     }
 
-    /// Takes the answers to what it enlisted.
-    fn answer(&mut self, answers: &mut impl Iterator<Item = bool>) {
-        if self.until.is_none() {
-            return;
-        }
-        let (stdin, [stdout, stderr]) = self.wanted();
+    /// Takes the answers to what was asked.
+    fn answer(&mut self, asked: Asked, answers: &mut impl Iterator<Item = bool>) {
         let mut answer = |asked: bool| asked && answers.next().unwrap_or(false);
-        let ready =
-            Ready { stdin: answer(stdin.is_some()), streams: [answer(stdout.is_some()), answer(stderr.is_some())] };
-        let notice = self.notice().is_some();
-        let ended = answer(notice);
-        let members = self.stopper.as_ref().map_or(0, |(stopper, _)| stopper.descriptors().count());
-        for _ in 0..members {
+        let [stdout, stderr] = asked.streams;
+        self.ready = Ready { stdin: answer(asked.stdin), streams: [answer(stdout), answer(stderr)] };
+        self.exited |= answer(asked.notice) || (asked.blind && self.child.handle.has_exited());
+        // The members have woken us; the stop looks at them by itself.
+        for _ in 0..asked.members {
             answers.next();
         }
-        self.ready = ready;
-        self.exited |= ended || (!notice && self.child.handle.has_exited());
     }
 
     /// The ends that bytes can still pass.
@@ -350,11 +359,6 @@ impl<'a> Talk<'a> {
         let stdout = self.child.stdout.as_ref().filter(|_| wants(Stream::Stdout));
         let stderr = self.child.stderr.as_ref().filter(|_| wants(Stream::Stderr));
         (stdin, [stdout, stderr])
-    }
-
-    /// What announces the end of the process, as long as it is not known.
-    fn notice(&self) -> Option<BorrowedFd<'_>> {
-        if self.exited { None } else { self.child.handle.notice() }
     }
 
     /// What the process wrote before its end is in its pipes by now, and so is the end of file if nobody else holds them. With

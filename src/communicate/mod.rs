@@ -11,7 +11,6 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
 use crate::output::{Captured, Cause, Output, Stream};
 use crate::status::ExitStatus;
-use crate::stop::Stop;
 pub(crate) use block::{Ending, Talk, Watch, drive};
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -134,8 +133,7 @@ impl Command {
         let mut child = self.spawn_with(streams)?;
         child.settings.kill_on_drop = KillOnDrop::Always;
         let input = self.input.clone().filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
-        let stop = self.stop.clone();
-        match child.talk(input, deadline, Some(&stop), watch) {
+        match child.talk(input, deadline, true, watch) {
             Err(mut error) if error.is_timeout() => {
                 let timeout = self.timeout.unwrap_or_default();
                 error = error.detail(format!("timed out after {timeout:?}"));
@@ -159,7 +157,7 @@ impl Child {
     /// If the child writes more than its [`capture_limit`](Command::capture_limit), in which case it is stopped; if there is
     /// input and standard input is not a pipe or has been closed; or if the system refuses a call.
     pub fn communicate(&mut self, input: impl Into<Input>) -> Result<Output, Error> {
-        self.talk(input.into(), Deadline::NEVER, None, None)
+        self.talk(input.into(), Deadline::NEVER, false, None)
     }
 
     /// As [`communicate`](Self::communicate), for at most this long.
@@ -180,7 +178,7 @@ impl Child {
     /// As there; and if the time is over, with everything read so far. The child then goes on, nothing is lost, and another
     /// call continues the conversation.
     pub fn communicate_timeout(&mut self, input: impl Into<Input>, timeout: Duration) -> Result<Output, Error> {
-        let talked = self.talk(input.into(), Deadline::after(timeout), None, None);
+        let talked = self.talk(input.into(), Deadline::after(timeout), false, None);
         talked.map_err(
             |error| {
                 if error.is_timeout() { error.detail(format!("not finished after {timeout:?}")) } else { error }
@@ -197,16 +195,15 @@ impl Child {
         input: impl Into<Input>,
         deadline: impl Into<Deadline>,
     ) -> Result<Output, Error> {
-        self.talk(input.into(), deadline.into(), None, None)
+        self.talk(input.into(), deadline.into(), false, None)
     }
 
-    /// One conversation. With a stop plan the deadline stops the child; without one it leaves the conversation to be
-    /// continued.
+    /// One conversation. The deadline stops the child, if `stops`; otherwise it leaves the conversation to be continued.
     fn talk(
         &mut self,
         input: Input,
         deadline: Deadline,
-        stop: Option<&Stop>,
+        stops: bool,
         watch: Option<Watch<'_>>,
     ) -> Result<Output, Error> {
         let mut machine = match self.begin(input) {
@@ -217,7 +214,7 @@ impl Child {
         let mut watch = watch.map(|watch| move |stream: Stream, bytes: &[u8]| watch(stream, bytes));
         let watch = watch.as_mut().map(|watch| watch as &mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>);
         let mut talk = Talk::new(self, &mut machine).watched_by(watch);
-        let ending = drive(std::slice::from_mut(&mut talk), deadline, stop);
+        let ending = drive(std::slice::from_mut(&mut talk), deadline, stops);
         let (cause, survivors) = (talk.cause, talk.survivors);
         match ending {
             Ok(Ending::Over) => {
@@ -237,10 +234,11 @@ impl Child {
             }
             Err(error) => {
                 // A verb ends the process whatever happens; a conversation leaves it to its owner.
-                let cause = match stop.map(|stop| self.stop(stop)) {
-                    Some(_) => Cause::Stopped,
-                    None => Cause::Running,
-                };
+                let cause = if stops { Cause::Stopped } else { Cause::Running };
+                if stops {
+                    // What could not be stopped is reaped later; the first error is the one that matters.
+                    let _ = self.stop(&self.settings.stop.clone());
+                }
                 let output = self.record(machine.snapshot(), machine.input(), cause);
                 self.machine = Some(machine);
                 Err(error.with_output(output))

@@ -255,11 +255,11 @@ impl ProcessHandle {
     /// As [`stop`](Self::stop), for those who hold its pipes.
     pub(crate) fn stop_closing<'a>(
         &'a self,
-        stop: &Stop,
+        stop: &'a Stop,
         pipes: Vec<u64>,
         close_stdin: Option<&'a mut dyn FnMut()>,
     ) -> Result<StopReport, Error> {
-        let reports = stop_all(&mut [Target { handle: self, pipes, close_stdin }], stop);
+        let reports = stop_all(&mut [Target { handle: self, plan: stop, pipes, close_stdin }]);
         let reports = reports.map_err(|error| error.of_command(|| self.line()))?;
         // One report for one target.
         reports.into_iter().next().ok_or_else(|| Error::invalid("nothing to stop"))

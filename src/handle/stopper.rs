@@ -79,12 +79,14 @@ pub(crate) struct Stopper {
     next: usize,
     until: Deadline,
     members: Vec<Member>,
+    /// The process had ended when it was looked at last.
+    exited: bool,
     over: bool,
 }
 
 impl Stopper {
     pub(crate) fn new(plan: &Stop) -> Stopper {
-        Stopper { plan: plan.clone(), next: 0, until: Deadline::now(), members: Vec::new(), over: false }
+        Stopper { plan: plan.clone(), next: 0, until: Deadline::now(), members: Vec::new(), exited: false, over: false }
     }
 
     /// Goes as far as it can without waiting. The process must not be reaped before the plan is over: its number keeps its
@@ -110,7 +112,8 @@ impl Stopper {
             {
                 self.signal_members(signal);
             }
-            if self.members.is_empty() && handle.has_exited() {
+            self.exited = handle.has_exited();
+            if self.members.is_empty() && self.exited {
                 self.over = true;
             } else if !self.until.has_passed() {
                 let again = if insisting || self.any_without_descriptor(handle) {
@@ -233,15 +236,16 @@ fn wants_continuing(signal: Signal) -> bool {
 /// A process that nobody talks with, and what its stop needs.
 pub(crate) struct Target<'a> {
     pub(crate) handle: &'a ProcessHandle,
+    pub(crate) plan: &'a Stop,
     /// The pipes that its output comes by.
     pub(crate) pipes: Vec<u64>,
     /// Closes standard input, if somebody holds the pipe to it.
     pub(crate) close_stdin: Option<&'a mut dyn FnMut()>,
 }
 
-/// The whole plan, for some processes at the same time.
-pub(crate) fn stop_all(targets: &mut [Target<'_>], plan: &Stop) -> Result<Vec<StopReport>, Error> {
-    let mut stoppers: Vec<Stopper> = targets.iter().map(|_| Stopper::new(plan)).collect();
+/// The whole plan of each, at the same time.
+pub(crate) fn stop_all(targets: &mut [Target<'_>]) -> Result<Vec<StopReport>, Error> {
+    let mut stoppers: Vec<Stopper> = targets.iter().map(|target| Stopper::new(target.plan)).collect();
     loop {
         let mut until = None;
         for (target, stopper) in targets.iter_mut().zip(&mut stoppers) {
@@ -257,7 +261,8 @@ pub(crate) fn stop_all(targets: &mut [Target<'_>], plan: &Stop) -> Result<Vec<St
         let Some(until) = until else { break };
         let mut entries = Vec::with_capacity(targets.len() * 2);
         for (target, stopper) in targets.iter().zip(&stoppers).filter(|(_, stopper)| !stopper.over) {
-            let own = if target.handle.has_exited() { None } else { target.handle.notice() };
+            // An end that comes after the look must wake us, so it is the look that counts.
+            let own = if stopper.exited { None } else { target.handle.notice() };
             entries.extend(own.into_iter().chain(stopper.descriptors()).map(poll::readable));
         }
         poll::wait(&mut entries, until.moment()).map_err(|error| Error::io("poll", error))?;

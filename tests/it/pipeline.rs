@@ -228,3 +228,57 @@ fn a_reader_that_fails_ends_every_stage() {
         assert_eq!(children(), Vec::<String>::new());
     });
 }
+
+#[test]
+fn a_refused_input_loses_nothing_of_an_unfinished_conversation() {
+    alone!({
+        let slow = fixture("say-sleep").args(["early ", "300", "late"]) | cat();
+        let mut child = slow.stdout(Stdio::piped()).spawn().unwrap();
+        let error = child.communicate_timeout((), Duration::from_millis(100)).unwrap_err();
+        assert!(error.is_timeout());
+        assert!(child.communicate("nobody reads this").unwrap_err().is_invalid_input());
+        assert_eq!(child.communicate(()).unwrap().stdout(), b"early late");
+    });
+}
+
+#[test]
+fn every_stage_is_stopped_by_its_own_plan_unless_there_is_one_for_all() {
+    alone!({
+        let polite = |plan: Stop| fixture("polite").args(["60000", "7"]).stop(plan);
+        let graceful = || Stop::term_then_kill(LONG);
+        let mixed = (polite(Stop::kill()) | polite(graceful())).timeout(Duration::from_millis(500));
+        let error = mixed.clone().output().unwrap_err();
+        let statuses: Vec<_> = error.output().stages().iter().map(|stage| stage.returncode()).collect();
+        assert_eq!(statuses, [-9, 7]);
+        let error = mixed.stop(graceful()).output().unwrap_err();
+        // Its last words may find nobody who reads them any more.
+        assert!([7, -Signal::PIPE.number()].contains(&error.output().stages()[0].returncode()), "{error}");
+    });
+}
+
+#[test]
+fn a_stop_closes_the_input_also_after_a_conversation_has_begun() {
+    alone!({
+        let both = (cat() | cat()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = both.spawn().unwrap();
+        let reports = child.stop(&Stop::new().close_stdin(LONG)).unwrap();
+        assert!(reports.iter().all(|report| report.status().success()), "{reports:?}");
+        let mut child = both.spawn().unwrap();
+        let error =
+            child.communicate_timeout(procession::Input::reader(Endless), Duration::from_millis(100)).unwrap_err();
+        assert!(error.is_timeout());
+        assert!(child.stdin.is_some(), "it is still the caller's");
+        child.stdout = None;
+        let reports = child.stop(&Stop::new().close_stdin(LONG)).unwrap();
+        assert!(reports.iter().all(|report| report.is_stopped()), "{reports:?}");
+    });
+}
+
+struct Endless;
+
+impl Read for Endless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        buffer.fill(b'x');
+        Ok(buffer.len())
+    }
+}
