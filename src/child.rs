@@ -1,12 +1,13 @@
 //! A process together with the pipe ends we keep. Decides what `wait` does with standard input, and what drop does to a child
 //! that still runs.
 
-use crate::command::{Command, Limit, Stdio};
+use crate::command::{Command, Limit, Overflow, Stdio};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::filter::Sieve;
 use crate::handle::{ProcessHandle, StopReport};
 use crate::machine::Machine;
-use crate::output::{Accepted, Usage};
+use crate::output::{Accepted, Stream, Usage};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::plan::Plan;
 use crate::signal::Signal;
@@ -14,9 +15,12 @@ use crate::spawn;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
 use crate::sys;
+use crate::tee::Tee;
 use crate::text::Text;
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 /// A process that was started, with our ends of its pipes.
@@ -49,13 +53,21 @@ pub struct Child {
     pub(crate) machine: Option<Machine>,
     /// Until when its pipes may stay open; set when a conversation has seen the end of the process.
     pub(crate) drain: Deadline,
+    /// Who else gets what it writes.
+    pub(crate) tee: Tee,
+    /// What its standard output passes through before anybody sees it.
+    pub(crate) sieve: Sieve,
+    /// Where what memory does not hold will go, until a conversation takes it.
+    pub(crate) spills: [Option<(PathBuf, File)>; 2],
     pub(crate) settings: Settings,
 }
 
 /// What a child keeps of its command.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) limits: [Limit; 2],
+    pub(crate) limits: [Option<Limit>; 2],
+    pub(crate) transcript: bool,
+    pub(crate) line_max: usize,
     pub(crate) accepted: Accepted,
     pub(crate) text: Text,
     pub(crate) stop: Stop,
@@ -89,7 +101,11 @@ impl Command {
 
     /// Starts the command with streams that a verb has chosen.
     pub(crate) fn spawn_with(&self, streams: &[Option<Stdio>; 3]) -> Result<Child, Error> {
-        let plan = Plan::resolve(self, streams).map_err(|error| error.of_command(|| self.to_string()))?;
+        let named = |error: Error| error.of_command(|| self.to_string());
+        let streams = self.streams_with_targets(streams).map_err(named)?;
+        let plan = Plan::resolve(self, &streams).map_err(named)?;
+        let tee = Tee::open(&self.targets, self.line_max).map_err(named)?;
+        let spills = self.open_spills(&streams).map_err(named)?;
         if let Some(observer) = &self.observer {
             observer(self);
         }
@@ -102,8 +118,13 @@ impl Command {
             handle: spawned.handle,
             machine: None,
             drain: Deadline::NEVER,
+            tee,
+            sieve: Sieve::default(),
+            spills,
             settings: Settings {
-                limits: self.limits,
+                limits: self.limits.clone(),
+                transcript: self.transcript,
+                line_max: self.line_max,
                 accepted: self.accepted.clone(),
                 text: self.text,
                 stop: self.stop.clone(),
@@ -113,6 +134,41 @@ impl Command {
                 started_at,
             },
         })
+    }
+
+    /// A stream that has a target comes by a pipe.
+    fn streams_with_targets(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<Stdio>; 3], Error> {
+        let [stdin, stdout, stderr] = streams.clone();
+        let stdout = self.stream_with_target(Stream::Stdout, stdout)?;
+        let stderr = self.stream_with_target(Stream::Stderr, stderr)?;
+        Ok([stdin, stdout, stderr])
+    }
+
+    fn stream_with_target(&self, stream: Stream, stdio: Option<Stdio>) -> Result<Option<Stdio>, Error> {
+        match stdio {
+            stdio if !self.has_target(stream) => Ok(stdio),
+            None => Ok(Some(Stdio::piped())),
+            // Targets of both streams get it by way of the stream that it has become.
+            Some(stdio) if stdio.is_pipe() || (stdio.is_other_stream() && !self.has_own_target(stream)) => {
+                Ok(Some(stdio))
+            }
+            Some(stdio) => Err(Error::invalid(format!("{stream} has a target, and is said to be {stdio:?}"))),
+        }
+    }
+
+    fn open_spills(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<(PathBuf, File)>; 2], Error> {
+        let [_, stdout, stderr] = streams;
+        let open = |stream: &Option<Stdio>, limit: &Option<Limit>| -> Result<_, Error> {
+            match limit {
+                Some(Limit { overflow: Overflow::Spill(path), .. }) if stream.as_ref().is_some_and(Stdio::is_pipe) => {
+                    let file = File::create(path).map_err(|error| Error::io("open", error).path(path))?;
+                    Ok(Some((path.clone(), file)))
+                }
+                _ => Ok(None),
+            }
+        };
+        let [stdout_limit, stderr_limit] = &self.limits;
+        Ok([open(stdout, stdout_limit)?, open(stderr, stderr_limit)?])
     }
 }
 

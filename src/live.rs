@@ -1,49 +1,124 @@
-//! Output while it comes: line by line, or as it is read. Decides what a line is shown as; the run itself is that of
-//! [`Command::output`], with its timeout, its limits and its record.
+//! Output while it comes: line by line, as text, or as it is read; with a function that is called, or with a loop that asks. Decides
+//! what a line is shown as and which piece comes next; the run itself is that of [`Command::output`], with its timeout, its limits
+//! and its record.
 
+use crate::child::Child;
 use crate::command::Command;
-use crate::error::Error;
+use crate::communicate::{Ending, Party, Purpose, Talk, Watch};
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::machine::STREAMS;
 use crate::output::{Output, Stream};
-use crate::text::{LineEnd, LineSplitter};
+use crate::text::{Cut, DecodeError, Decoder, LineCutter, LineEnd, LineFinder, Text};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 /// A line of output, as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
+    stage: usize,
     stream: Stream,
     bytes: &'a [u8],
     end: LineEnd,
+    text: Text,
 }
 
 impl<'a> Line<'a> {
+    /// Which stage of a pipeline it came from, counted from 0; 0 for a single command.
+    pub fn stage(&self) -> usize {
+        self.stage
+    }
+
     /// Which stream it came from.
     pub fn stream(&self) -> Stream {
         self.stream
     }
 
-    /// The bytes, without the line end.
+    /// The bytes, without the line end. In an encoding in which a line cannot be found among the bytes (UTF-16) these are its UTF-8.
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// The bytes as UTF-8, with U+FFFD for what is none.
+    /// The bytes as text in the encoding of [`Command::text`], with U+FFFD for what is none.
     pub fn text(&self) -> Cow<'a, str> {
-        String::from_utf8_lossy(self.bytes)
+        self.text.of_line().decode_lossy(self.bytes)
+    }
+
+    /// The bytes as text, decoded as [`Command::text`] says.
+    ///
+    /// # Errors
+    /// If bytes are no text, and it says that this is an error.
+    pub fn decode(&self) -> Result<String, DecodeError> {
+        self.text.of_line().decode(self.bytes)
     }
 
     /// What ended it: a line end, the end of the stream, or the [`line_limit`](Command::line_limit).
     pub fn end(&self) -> LineEnd {
         self.end
     }
+
+    /// The line as a value that can be kept.
+    pub fn to_owned(&self) -> OwnedLine {
+        let Line { stage, stream, bytes, end, text } = *self;
+        OwnedLine { stage, stream, bytes: bytes.to_vec(), end, text }
+    }
 }
 
+/// As [`text`](Line::text).
 impl fmt::Display for Line<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.text())
     }
 }
+
+/// A line of output that owns its bytes: what [`Lines`] yields as an iterator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedLine {
+    stage: usize,
+    stream: Stream,
+    bytes: Vec<u8>,
+    end: LineEnd,
+    text: Text,
+}
+
+impl OwnedLine {
+    /// The line, borrowed: everything that is known of it.
+    pub fn as_line(&self) -> Line<'_> {
+        let OwnedLine { stage, stream, ref bytes, end, text } = *self;
+        Line { stage, stream, bytes, end, text }
+    }
+
+    /// Which stream it came from.
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    /// The bytes, without the line end; see [`Line::bytes`].
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The bytes as text; see [`Line::text`].
+    pub fn text(&self) -> Cow<'_, str> {
+        self.as_line().text()
+    }
+
+    /// Takes the bytes.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// As [`text`](OwnedLine::text).
+impl fmt::Display for OwnedLine {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_line().fmt(out)
+    }
+}
+
+// ---- a function that is called ----
 
 /// Running to the end and looking on.
 impl Command {
@@ -51,8 +126,8 @@ impl Command {
     /// calling thread.
     ///
     /// Lines of one stream come in order; between the two streams no order is known. What ends a line is said by
-    /// [`text`](Self::text); a line is no longer than [`line_limit`](Self::line_limit). The record holds the output as well:
-    /// if there is much of it, set a [`capture_limit`](Self::capture_limit).
+    /// [`text`](Self::text); a line is no longer than [`line_limit`](Self::line_limit). The record keeps the last 64 KiB of each
+    /// stream, for errors, unless [`capture_limit`](Self::capture_limit) says otherwise.
     ///
     /// The function is called between reads, so as long as it takes its time the child waits, and so do timeouts.
     ///
@@ -101,30 +176,10 @@ impl Command {
     ///
     /// # Panics
     /// If the function does; the process is stopped then.
-    pub fn try_for_each_line(&self, mut show: impl FnMut(Line<'_>) -> ControlFlow<()>) -> Result<Output, Error> {
-        let splitter = || LineSplitter::new(self.text.line_ends(), self.line_max);
-        let (mut stdout, mut stderr) = (splitter(), splitter());
-        let mut flow = ControlFlow::Continue(());
-        let result = self.output_watched(&mut |stream, bytes| {
-            let splitter = match stream {
-                Stream::Stdout => &mut stdout,
-                Stream::Stderr => &mut stderr,
-            };
-            splitter.push(bytes, |bytes, end| {
-                if flow.is_continue() {
-                    flow = show(Line { stream, bytes, end });
-                }
-            });
-            flow
-        });
-        for (stream, mut splitter) in [(Stream::Stdout, stdout), (Stream::Stderr, stderr)] {
-            splitter.finish(|bytes, end| {
-                if flow.is_continue() {
-                    flow = show(Line { stream, bytes, end });
-                }
-            });
-        }
-        result
+    pub fn try_for_each_line(&self, show: impl FnMut(Line<'_>) -> ControlFlow<()>) -> Result<Output, Error> {
+        let mut watch = ShowLines::new(self.text, self.line_max, show);
+        let result = self.run_shown(&mut watch);
+        watch.result(result)
     }
 
     /// As [`for_each_line`](Self::for_each_line), with the bytes as they are read: for targets that want all of it at once.
@@ -144,10 +199,506 @@ impl Command {
     ///
     /// # Panics
     /// If the function does; the process is stopped then.
-    pub fn for_each_chunk(&self, mut show: impl FnMut(Stream, &[u8])) -> Result<Output, Error> {
-        self.output_watched(&mut |stream, bytes| {
-            show(stream, bytes);
+    pub fn for_each_chunk(&self, show: impl FnMut(Stream, &[u8])) -> Result<Output, Error> {
+        self.run_shown(&mut ShowChunks(show))
+    }
+
+    /// As [`for_each_chunk`](Self::for_each_chunk), decoded as [`text`](Self::text) says: characters and line ends that are cut by the
+    /// border of two reads come whole.
+    ///
+    /// ```
+    /// use procession::{Command, Newlines, Text};
+    ///
+    /// let mut text = String::new();
+    /// let latin = Text::encoding("latin1")?.newlines(Newlines::Universal);
+    /// Command::shell(r"printf 'caf\351\r\n'").text(latin).for_each_text(|_, piece| text.push_str(piece))?;
+    /// assert_eq!(text, "café\n");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`output`](Self::output), and if bytes are no text and [`text`](Self::text) says that this is an error: the process is
+    /// stopped then.
+    ///
+    /// # Panics
+    /// If the function does; the process is stopped then.
+    pub fn for_each_text(&self, show: impl FnMut(Stream, &str)) -> Result<Output, Error> {
+        let mut watch = ShowText::new(self.text, show);
+        let result = self.run_shown(&mut watch);
+        watch.result(result)
+    }
+}
+
+/// Going on to the end and looking on.
+impl Child {
+    /// Reads to the end as [`communicate`](Self::communicate) does without input, and shows each line as it comes; see
+    /// [`Command::for_each_line`]. What was read before and [not taken](Self::lines) comes first.
+    ///
+    /// ```
+    /// use procession::{Command, Stdio};
+    ///
+    /// let mut child = Command::shell("echo one; echo two").stdout(Stdio::piped()).spawn()?;
+    /// let mut count = 0;
+    /// let output = child.for_each_line(|_| count += 1)?;
+    /// assert_eq!((count, output.success()), (2, true));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`communicate`](Self::communicate).
+    pub fn for_each_line(&mut self, mut show: impl FnMut(Line<'_>)) -> Result<Output, Error> {
+        let mut watch = ShowLines::new(self.settings.text, self.settings.line_max, |line| {
+            show(line);
             ControlFlow::Continue(())
-        })
+        });
+        let result = self.run_shown(&mut watch);
+        watch.result(result)
+    }
+
+    /// As [`for_each_line`](Self::for_each_line), with the bytes as they are read; see [`Command::for_each_chunk`].
+    ///
+    /// # Errors
+    /// As [`communicate`](Self::communicate).
+    pub fn for_each_chunk(&mut self, show: impl FnMut(Stream, &[u8])) -> Result<Output, Error> {
+        self.run_shown(&mut ShowChunks(show))
+    }
+
+    fn run_shown(&mut self, watch: &mut dyn Watch) -> Result<Output, Error> {
+        if let Some(machine) = &mut self.machine {
+            for stream in STREAMS {
+                // Whoever breaks off here is asked again with the first piece that is read.
+                let _ = watch.see(0, stream, machine.unread(stream));
+                machine.take(stream, machine.unread(stream).len());
+            }
+        }
+        let machine = self.begin(crate::command::Input::empty(), Purpose::Show)?;
+        self.talk_with(machine, Deadline::NEVER, false, watch)
+    }
+}
+
+/// Cuts what it sees into lines.
+pub(crate) struct ShowLines<F> {
+    text: Text,
+    line_max: usize,
+    cutters: Vec<[LineCutter; 2]>,
+    show: F,
+    flow: ControlFlow<()>,
+    failure: Option<DecodeError>,
+}
+
+impl<F: FnMut(Line<'_>) -> ControlFlow<()>> ShowLines<F> {
+    pub(crate) fn new(text: Text, line_max: usize, show: F) -> ShowLines<F> {
+        ShowLines { text, line_max, cutters: Vec::new(), show, flow: ControlFlow::Continue(()), failure: None }
+    }
+
+    /// The result of the run, or what was wrong with the text.
+    pub(crate) fn result(self, result: Result<Output, Error>) -> Result<Output, Error> {
+        failed_text(self.failure, result)
+    }
+
+    fn cut(&mut self, stage: usize, stream: Stream, bytes: Option<&[u8]>) -> ControlFlow<()> {
+        let (text, line_max) = (self.text, self.line_max);
+        if self.cutters.len() <= stage {
+            self.cutters.resize_with(stage + 1, || [text.line_cutter(line_max), text.line_cutter(line_max)]);
+        }
+        let Some([stdout, stderr]) = self.cutters.get_mut(stage) else { return self.flow };
+        let cutter = if stream == Stream::Stdout { stdout } else { stderr };
+        let (show, flow) = (&mut self.show, &mut self.flow);
+        let each = |bytes: &[u8], end| {
+            if flow.is_continue() {
+                *flow = show(Line { stage, stream, bytes, end, text });
+            }
+        };
+        let cut = match bytes {
+            Some(bytes) => cutter.push(bytes, each),
+            None => cutter.finish(each),
+        };
+        if let Err(error) = cut {
+            self.failure.get_or_insert(error);
+            self.flow = ControlFlow::Break(());
+        }
+        self.flow
+    }
+}
+
+impl<F: FnMut(Line<'_>) -> ControlFlow<()>> Watch for ShowLines<F> {
+    fn see(&mut self, place: usize, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
+        self.cut(place, stream, Some(bytes))
+    }
+
+    fn end(&mut self, place: usize, stream: Stream) -> ControlFlow<()> {
+        self.cut(place, stream, None)
+    }
+}
+
+pub(crate) struct ShowChunks<F>(pub(crate) F);
+
+impl<F: FnMut(Stream, &[u8])> Watch for ShowChunks<F> {
+    fn see(&mut self, _place: usize, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
+        (self.0)(stream, bytes);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Decodes what it sees.
+pub(crate) struct ShowText<F> {
+    text: Text,
+    decoders: Vec<[Decoder; 2]>,
+    decoded: String,
+    show: F,
+    failure: Option<DecodeError>,
+}
+
+impl<F: FnMut(Stream, &str)> ShowText<F> {
+    pub(crate) fn new(text: Text, show: F) -> ShowText<F> {
+        ShowText { text, decoders: Vec::new(), decoded: String::new(), show, failure: None }
+    }
+
+    pub(crate) fn result(self, result: Result<Output, Error>) -> Result<Output, Error> {
+        failed_text(self.failure, result)
+    }
+
+    fn decode(&mut self, stage: usize, stream: Stream, bytes: Option<&[u8]>) -> ControlFlow<()> {
+        let text = self.text;
+        if self.decoders.len() <= stage {
+            self.decoders.resize_with(stage + 1, || [text.decoder(), text.decoder()]);
+        }
+        let Some([stdout, stderr]) = self.decoders.get_mut(stage).filter(|_| self.failure.is_none()) else {
+            return ControlFlow::Break(());
+        };
+        let decoder = if stream == Stream::Stdout { stdout } else { stderr };
+        self.decoded.clear();
+        let decoded = match bytes {
+            Some(bytes) => decoder.push(bytes, &mut self.decoded),
+            None => decoder.finish(&mut self.decoded),
+        };
+        if !self.decoded.is_empty() {
+            (self.show)(stream, &self.decoded);
+        }
+        self.failure = decoded.err();
+        if self.failure.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+impl<F: FnMut(Stream, &str)> Watch for ShowText<F> {
+    fn see(&mut self, place: usize, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
+        self.decode(place, stream, Some(bytes))
+    }
+
+    fn end(&mut self, place: usize, stream: Stream) -> ControlFlow<()> {
+        self.decode(place, stream, None)
+    }
+}
+
+/// What was wrong with the text ends the run, and is what matters.
+fn failed_text(failure: Option<DecodeError>, result: Result<Output, Error>) -> Result<Output, Error> {
+    match failure {
+        None => result,
+        Some(failure) => Err(Error::from(failure).with_output(result.unwrap_or_else(Error::into_output))),
+    }
+}
+
+// ---- a loop that asks ----
+
+/// Asking piece by piece.
+impl Child {
+    /// The lines of both streams, as they come: an iterator, and with [`next_line`](Lines::next_line) a loop that copies nothing.
+    ///
+    /// Both streams are read whichever is asked for, so neither can block the child. Standard input stays as it is; if the child
+    /// waits for its end, [feed](Self::feed) it or drop [`stdin`](Self::stdin) first. Nothing is lost when the iteration is left
+    /// early: the next one, or [`communicate`](Self::communicate), goes on behind the last line that was handed out.
+    ///
+    /// The iteration ends with the streams. Then [`wait`](Self::wait) returns the status and `communicate` the record.
+    ///
+    /// ```
+    /// use procession::{Command, Stdio};
+    ///
+    /// let mut child = Command::shell("echo one; echo two; exit 3").stdout(Stdio::piped()).spawn()?;
+    /// for line in child.lines() {
+    ///     println!("{}", line?);
+    /// }
+    /// assert_eq!(child.wait()?.code(), Some(3));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn lines(&mut self) -> Lines<'_> {
+        let (text, line_max) = (self.settings.text, self.settings.line_max);
+        Lines::new(self, text, line_max)
+    }
+
+    /// The output of both streams as it is read: [`next_chunk`](Chunks::next_chunk) copies nothing. See [`lines`](Self::lines).
+    pub fn chunks(&mut self) -> Chunks<'_> {
+        Chunks::new(self)
+    }
+
+    /// Gives input to the child that is written while its output is read, by whatever reads it next: [`lines`](Self::lines),
+    /// [`chunks`](Self::chunks) or a conversation. Standard input is closed behind it.
+    ///
+    /// ```
+    /// use procession::Command;
+    ///
+    /// let mut child = Command::new("sort").pipe_all().spawn()?;
+    /// child.feed("b\na\n")?;
+    /// let lines: Vec<_> = child.lines().map(|line| line.map(|line| line.text().into_owned())).collect::<Result<_, _>>()?;
+    /// assert_eq!(lines, ["a", "b"]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If standard input is not a pipe or has been closed.
+    pub fn feed(&mut self, input: impl Into<crate::command::Input>) -> Result<(), Error> {
+        let machine = self.begin(input.into(), Purpose::Collect)?;
+        self.machine = Some(machine);
+        Ok(())
+    }
+}
+
+/// The pieces of output that were read and not taken, and where more comes from.
+struct Reading<'a> {
+    party: &'a mut dyn Party,
+    /// Which streams of which stages are handed out.
+    sources: Vec<(usize, Stream)>,
+    timeout: Option<Duration>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(party: &'a mut dyn Party) -> Reading<'a> {
+        let sources = party.sources();
+        Reading { party, sources, timeout: None }
+    }
+
+    fn unread(&self, source: usize) -> &[u8] {
+        let Some(&(place, stream)) = self.sources.get(source) else { return &[] };
+        self.party.machine(place).map_or(&[], |machine| machine.unread(stream))
+    }
+
+    /// Whether there will be no more than what is unread.
+    fn has_ended(&self, source: usize) -> bool {
+        let Some(&(place, stream)) = self.sources.get(source) else { return true };
+        self.party.machine(place).is_some_and(|machine| !machine.wants_to_read(stream))
+    }
+
+    fn take(&mut self, source: usize, count: usize) {
+        if let Some(&(place, stream)) = self.sources.get(source)
+            && let Some(machine) = self.party.machine_mut(place)
+        {
+            machine.take(stream, count);
+        }
+    }
+
+    /// Reads until one of the sources has more than so much unread, or all have ended. False if all have ended.
+    fn read_more(&mut self, known: &[usize]) -> Result<bool, Error> {
+        let all_ended = |reading: &Reading<'_>| (0..reading.sources.len()).all(|source| reading.has_ended(source));
+        self.party.hand_out(&self.sources);
+        if all_ended(self) {
+            return Ok(false);
+        }
+        let sources = &self.sources;
+        let mut enough = |talks: &[Talk<'_>]| -> bool {
+            let machine = |place: usize| talks.get(place).map(|talk| &*talk.machine);
+            let is_more = |(&(place, stream), known): (&(usize, Stream), &usize)| {
+                machine(place).is_some_and(|machine| machine.unread(stream).len() > *known)
+            };
+            let is_open = |&(place, stream): &(usize, Stream)| {
+                machine(place).is_some_and(|machine| machine.wants_to_read(stream))
+            };
+            sources.iter().zip(known).any(is_more) || !sources.iter().any(is_open)
+        };
+        match self.party.pump(Deadline::from(self.timeout), &mut enough)? {
+            Ending::TimedOut => {
+                let timeout = self.timeout.unwrap_or_default();
+                let output = self.party.record_so_far();
+                Err(Error::new(ErrorKind::Timeout).detail(format!("nothing came for {timeout:?}")).with_output(output))
+            }
+            Ending::Over | Ending::Paused => Ok(true),
+        }
+    }
+}
+
+impl fmt::Debug for Reading<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Reading").field("sources", &self.sources).finish_non_exhaustive()
+    }
+}
+
+/// The lines of a child or a pipeline as they come: see [`Child::lines`].
+///
+/// As an iterator it yields lines that own their bytes; [`next_line`](Self::next_line) lends them.
+#[derive(Debug)]
+#[must_use = "no line is read until it is asked for"]
+pub struct Lines<'a> {
+    reading: Reading<'a>,
+    text: Text,
+    finders: Vec<LineFinder>,
+    /// What was found in the source at `place`, of which `next` is the next to be handed out.
+    found: Vec<Cut>,
+    place: usize,
+    next: usize,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn new(party: &'a mut dyn Party, text: Text, line_max: usize) -> Lines<'a> {
+        let reading = Reading::new(party);
+        let finders = reading.sources.iter().map(|_| text.line_finder(line_max)).collect();
+        Lines { reading, text, finders, found: Vec::new(), place: 0, next: 0 }
+    }
+
+    /// The lines of one stream alone. The other is read all the same, and kept for the record.
+    pub fn only(mut self, stream: Stream) -> Lines<'a> {
+        self.reading.sources.retain(|(_, of)| *of == stream);
+        self.finders.truncate(self.reading.sources.len());
+        self
+    }
+
+    /// The longest wait for a line. It is a failure that can be gone on after, without a loss. For ever by default.
+    pub fn timeout(mut self, timeout: Duration) -> Lines<'a> {
+        self.reading.timeout = Some(timeout);
+        self
+    }
+
+    /// The next line, without a copy; `None` when the streams have ended.
+    ///
+    /// ```
+    /// use procession::{Command, Stdio};
+    ///
+    /// let mut child = Command::new("seq").arg("1000").stdout(Stdio::piped()).spawn()?;
+    /// let (mut lines, mut sum) = (child.lines(), 0);
+    /// while let Some(line) = lines.next_line()? {
+    ///     sum += line.text().parse::<u32>().unwrap();
+    /// }
+    /// assert_eq!(sum, 500_500);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If the [`timeout`](Self::timeout) has passed, if a target of the command fails, if more is unread than its
+    /// [`capture_limit`](Command::capture_limit) allows, or if the system refuses to read. With [`Command::text`] in an encoding in
+    /// which a line cannot be found among the bytes (UTF-16): use [`Command::for_each_line`] then.
+    pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Error> {
+        if self.text.is_cut_as_text() {
+            return Err(Error::invalid("lines of this encoding cannot be lent: use `for_each_line`"));
+        }
+        while self.next == self.found.len() {
+            if !self.find() {
+                let known: Vec<usize> =
+                    (0..self.finders.len()).map(|source| self.reading.unread(source).len()).collect();
+                if !self.reading.read_more(&known)? {
+                    return Ok(None);
+                }
+            }
+        }
+        let (cut, source) = (self.found.get(self.next), self.reading.sources.get(self.place));
+        let (Some(&Cut { start, end, how, .. }), Some(&(stage, stream))) = (cut, source) else { return Ok(None) };
+        self.next += 1;
+        let bytes = self.reading.unread(self.place).get(start..end).unwrap_or_default();
+        Ok(Some(Line { stage, stream, bytes, end: how, text: self.text }))
+    }
+
+    /// Takes the lines that were handed out, and looks for more in what is unread. False if there is nothing to look through.
+    fn find(&mut self) -> bool {
+        self.take();
+        let more = (0..self.finders.len()).find(|&source| {
+            let (bytes, ended) = (self.reading.unread(source), self.reading.has_ended(source));
+            self.finders.get(source).is_some_and(|finder| finder.has_more(bytes, ended))
+        });
+        let Some(source) = more else { return false };
+        let (bytes, ended) = (self.reading.unread(source), self.reading.has_ended(source));
+        if let Some(finder) = self.finders.get_mut(source) {
+            finder.find(bytes, ended, &mut self.found);
+        }
+        self.place = source;
+        true
+    }
+
+    /// What was handed out is no longer unread.
+    fn take(&mut self) {
+        let taken = self.next.checked_sub(1).and_then(|last| self.found.get(last)).map_or(0, |cut| cut.next);
+        self.reading.take(self.place, taken);
+        if let Some(finder) = self.finders.get_mut(self.place) {
+            finder.forget(taken);
+        }
+        self.found.clear();
+        self.next = 0;
+    }
+}
+
+/// Lines that were not handed out stay with the child.
+impl Drop for Lines<'_> {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+impl Iterator for Lines<'_> {
+    type Item = Result<OwnedLine, Error>;
+
+    fn next(&mut self) -> Option<Result<OwnedLine, Error>> {
+        self.next_line().map(|line| line.map(|line| line.to_owned())).transpose()
+    }
+}
+
+/// The output of a child or a pipeline as it is read: see [`Child::chunks`].
+#[derive(Debug)]
+#[must_use = "nothing is read until it is asked for"]
+pub struct Chunks<'a> {
+    reading: Reading<'a>,
+    /// What was handed out last: from which source, and how much.
+    lent: (usize, usize),
+}
+
+impl<'a> Chunks<'a> {
+    pub(crate) fn new(party: &'a mut dyn Party) -> Chunks<'a> {
+        Chunks { reading: Reading::new(party), lent: (0, 0) }
+    }
+
+    /// The output of one stream alone. The other is read all the same, and kept for the record.
+    pub fn only(mut self, stream: Stream) -> Chunks<'a> {
+        self.reading.sources.retain(|(_, of)| *of == stream);
+        self
+    }
+
+    /// The longest wait for output. It is a failure that can be gone on after. For ever by default.
+    pub fn timeout(mut self, timeout: Duration) -> Chunks<'a> {
+        self.reading.timeout = Some(timeout);
+        self
+    }
+
+    /// What was read next, without a copy; `None` when the streams have ended.
+    ///
+    /// # Errors
+    /// As [`Lines::next_line`].
+    pub fn next_chunk(&mut self) -> Result<Option<(Stream, &[u8])>, Error> {
+        self.take();
+        let known = vec![0; self.reading.sources.len()];
+        loop {
+            let more = (0..known.len()).find(|&source| !self.reading.unread(source).is_empty());
+            if let Some(source) = more {
+                self.lent = (source, self.reading.unread(source).len());
+                let stream = self.reading.sources.get(source).map_or(Stream::Stdout, |(_, stream)| *stream);
+                return Ok(Some((stream, self.reading.unread(source))));
+            }
+            if !self.reading.read_more(&known)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn take(&mut self) {
+        let (source, count) = std::mem::take(&mut self.lent);
+        self.reading.take(source, count);
+    }
+}
+
+/// What was handed out counts as taken.
+impl Drop for Chunks<'_> {
+    fn drop(&mut self) {
+        self.take();
+    }
+}
+
+impl Iterator for Chunks<'_> {
+    type Item = Result<(Stream, Vec<u8>), Error>;
+
+    fn next(&mut self) -> Option<Result<(Stream, Vec<u8>), Error>> {
+        self.next_chunk().map(|chunk| chunk.map(|(stream, bytes)| (stream, bytes.to_vec()))).transpose()
     }
 }

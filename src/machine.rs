@@ -1,13 +1,16 @@
 //! A conversation with one child, as a passive machine: what is still to be written, what was read, what has ended. It makes no
 //! system call; a driver tells it that an end is ready and lends it a function that transfers bytes. Decides what a broken
-//! pipe means, how much is kept and what happens beyond, and how memory grows.
+//! pipe means, how much is kept and what happens beyond, what is still to be handed out, and how memory grows.
 
-use crate::command::{Limit, Opened, Overflow};
-use crate::output::{Captured, Completeness, ProcessEntry, Stream};
+use crate::command::{CONTEXT, Limit, Opened, Overflow};
+use crate::output::{Captured, Completeness, Mark, ProcessEntry, Stream};
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub(crate) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
@@ -17,16 +20,25 @@ pub(crate) struct Machine {
     feed: Feed,
     stdout: Sink,
     stderr: Sink,
+    marks: Option<Vec<Mark>>,
+}
+
+/// Beyond so many pieces those of one stream are no longer kept apart.
+const MARKS_MAX: usize = 1 << 18;
+
+/// Why no more could be read.
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    Read(io::Error),
+    /// What memory does not hold could not be written to this file.
+    Spill(PathBuf, io::Error),
 }
 
 impl Machine {
     /// For a child whose standard input may be a pipe of ours, and whose streams may be captured.
-    pub(crate) fn new(stdin: bool, captured: [bool; 2], limits: [Limit; 2]) -> Machine {
-        let [stdout, stderr] = [0, 1].map(|place: usize| {
-            let limit = limits.get(place).copied().unwrap_or_default();
-            Sink::new(captured.get(place).copied().unwrap_or(false), limit)
-        });
-        Machine { feed: Feed { open: stdin, ..Feed::default() }, stdout, stderr }
+    pub(crate) fn new(stdin: bool, stdout: Option<&Limit>, stderr: Option<&Limit>) -> Machine {
+        let feed = Feed { open: stdin, ..Feed::default() };
+        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), marks: None }
     }
 
     /// Adds input behind what is still to be written. False if the input has been ended already.
@@ -37,8 +49,18 @@ impl Machine {
         self.feed.open
     }
 
-    /// Whether standard input is still open: there is something to write, or to close.
+    /// Whether standard input stays open when everything has been written, because more may come.
+    pub(crate) fn hold_input(&mut self, held: bool) {
+        self.feed.held = held;
+    }
+
+    /// Whether there is something to write to standard input, or to close.
     pub(crate) fn wants_to_write(&self) -> bool {
+        self.feed.open && !(self.feed.held && self.feed.parts.is_empty())
+    }
+
+    /// Whether standard input is still open.
+    pub(crate) fn input_is_open(&self) -> bool {
         self.feed.open
     }
 
@@ -49,7 +71,12 @@ impl Machine {
 
     /// Whether everything has been written and read that there will be.
     pub(crate) fn is_done(&self) -> bool {
-        !self.feed.open && !STREAMS.iter().any(|&stream| self.wants_to_read(stream))
+        !self.wants_to_write() && !self.wants_to_read_any()
+    }
+
+    /// Whether a stream is still to be read.
+    pub(crate) fn wants_to_read_any(&self) -> bool {
+        STREAMS.iter().any(|&stream| self.wants_to_read(stream))
     }
 
     /// The stream that exceeded its limit under [`Overflow::Fail`], if one did.
@@ -74,7 +101,7 @@ impl Machine {
         &mut self,
         stream: Stream,
         read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>,
-    ) -> io::Result<bool> {
+    ) -> Result<bool, Trouble> {
         let sink = self.sink_mut(stream);
         sink.read(read)?;
         Ok(sink.state != State::Open)
@@ -86,6 +113,85 @@ impl Machine {
         if sink.state == State::Open {
             sink.state = State::CutOff(holders);
         }
+    }
+
+    /// From now on everything is kept, by this rule; what nobody has taken of a live stream stands first.
+    pub(crate) fn keep(&mut self, stream: Stream, limit: &Limit) {
+        self.sink_mut(stream).keep(limit);
+    }
+
+    /// From now on the stream is handed out as it comes; what was kept of it until now comes first.
+    pub(crate) fn hand_out(&mut self, stream: Stream, unread_max: usize) {
+        self.sink_mut(stream).hand_out(unread_max);
+    }
+
+    /// What was read of a live stream and nobody has taken.
+    pub(crate) fn unread(&self, stream: Stream) -> &[u8] {
+        self.sink(stream).unread()
+    }
+
+    /// Takes so many bytes of what is unread.
+    pub(crate) fn take(&mut self, stream: Stream, count: usize) {
+        let sink = self.sink_mut(stream);
+        if let Some(live) = &mut sink.live {
+            live.unread = live.unread.saturating_sub(count);
+        }
+    }
+
+    /// Memory to collect in, and to be found there at the end.
+    pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
+        buffer.clear();
+        self.sink_mut(stream).head = buffer;
+    }
+
+    /// What is not kept of a stream is shown to somebody: nothing is lost.
+    pub(crate) fn show(&mut self, stream: Stream) {
+        self.sink_mut(stream).shown = true;
+    }
+
+    /// Where the whole stream is written to when memory holds no more.
+    pub(crate) fn spill_to(&mut self, stream: Stream, path: PathBuf, file: File) {
+        self.sink_mut(stream).spill = Some(Spill { path, file, begun: false });
+    }
+
+    /// Remembers in which order pieces come, from now on.
+    pub(crate) fn remember_order(&mut self) {
+        self.marks.get_or_insert_default();
+    }
+
+    /// A piece was read: at which time, and in which look at the streams. Those of one look are in no known order.
+    pub(crate) fn mark(&mut self, stream: Stream, count: usize, at: Duration, look: u64) {
+        let Some(marks) = &mut self.marks else { return };
+        let full = marks.len() >= MARKS_MAX;
+        let place = match marks.last() {
+            Some(last) if last.stream == stream && last.look == look => marks.len().checked_sub(1),
+            _ if full => marks.iter().rposition(|mark| mark.stream == stream),
+            _ => None,
+        };
+        match place.and_then(|place| marks.get_mut(place)) {
+            Some(mark) => mark.count += count as u64,
+            None => marks.push(Mark { stream, count: count as u64, at, look }),
+        }
+    }
+
+    /// Takes the order that was remembered.
+    pub(crate) fn take_marks(&mut self) -> Vec<Mark> {
+        self.marks.take().unwrap_or_default()
+    }
+
+    /// The order that was remembered.
+    pub(crate) fn marks(&self) -> &[Mark] {
+        self.marks.as_deref().unwrap_or_default()
+    }
+
+    /// Nothing of the stream is kept: it went elsewhere.
+    pub(crate) fn forget(&mut self, stream: Stream) {
+        *self.sink_mut(stream) = Sink::new(None);
+    }
+
+    /// How much input waits to be written, as far as that is known.
+    pub(crate) fn input_waiting(&self) -> usize {
+        self.feed.parts.iter().map(Part::waiting).sum()
     }
 
     /// How many bytes of input were taken, and whether some were refused.
@@ -124,6 +230,8 @@ impl Machine {
 struct Feed {
     parts: VecDeque<Part>,
     open: bool,
+    /// It stays open when everything has been written.
+    held: bool,
     accepted: u64,
     refused: bool,
 }
@@ -177,6 +285,13 @@ impl Part {
         }
     }
 
+    fn waiting(&self) -> usize {
+        match self {
+            Part::Bytes { bytes, offset } => bytes.len() - offset,
+            Part::Reader { filled, offset, .. } => filled - offset,
+        }
+    }
+
     fn advance(&mut self, count: usize) {
         match self {
             Part::Bytes { offset, .. } | Part::Reader { offset, .. } => *offset += count,
@@ -221,7 +336,7 @@ impl Feed {
                 Err(error) => return Err(error),
             }
         }
-        self.open = false;
+        self.open = self.held;
         Ok(())
     }
 
@@ -242,7 +357,8 @@ enum State {
     CutOff(Vec<ProcessEntry>),
 }
 
-/// What is kept of a stream: a beginning, and behind a gap an end.
+/// What is kept of a stream: a beginning, and behind a gap an end. Of a live stream only the end is kept, and with it whatever
+/// nobody has taken yet.
 #[derive(Debug)]
 struct Sink {
     state: State,
@@ -250,46 +366,129 @@ struct Sink {
     tail: Vec<u8>,
     head_max: usize,
     tail_max: usize,
+    /// How much is read at a time beyond the beginning.
+    read_max: usize,
+    total: u64,
     dropped: u64,
+    /// What was dropped stood before everything that is kept.
+    dropped_first: bool,
+    shown: bool,
     fails: bool,
     overflowed: bool,
+    live: Option<Live>,
+    spill: Option<Spill>,
+}
+
+/// How much at the end nobody has taken, and how much of that there may be.
+#[derive(Debug)]
+struct Live {
+    unread: usize,
+    unread_max: usize,
+}
+
+#[derive(Debug)]
+struct Spill {
+    path: PathBuf,
+    file: File,
+    begun: bool,
 }
 
 /// The first reads want little memory, later ones as much as has been read; a turn ends after this much.
 const READ_MIN: usize = 16 * 1024;
 const READ_MAX: usize = 1024 * 1024;
 const TURN_MAX: usize = 1024 * 1024;
+/// What is not kept is read into the same memory again, which should fit a cache.
+const TAIL_READ_MIN: usize = 64 * 1024;
+const TAIL_READ_MAX: usize = 256 * 1024;
 /// A read that brought less than this has most likely emptied the pipe: asking again would cost a call for nothing.
 const WORTH_ASKING_AGAIN: usize = 16 * 1024;
 
 impl Sink {
-    fn new(captured: bool, limit: Limit) -> Sink {
-        let (head_max, tail_max) = match limit.overflow {
-            Overflow::Fail | Overflow::Head => (limit.bytes_max, 0),
-            Overflow::Tail => (0, limit.bytes_max),
-            Overflow::HeadTail => (limit.bytes_max - limit.bytes_max / 2, limit.bytes_max / 2),
-        };
-        Sink {
-            state: if captured { State::Open } else { State::NotCaptured },
+    fn new(limit: Option<&Limit>) -> Sink {
+        let mut sink = Sink {
+            state: if limit.is_some() { State::Open } else { State::NotCaptured },
             head: Vec::new(),
             tail: Vec::new(),
-            head_max,
-            tail_max,
+            head_max: 0,
+            tail_max: 0,
+            read_max: TAIL_READ_MIN,
+            total: 0,
             dropped: 0,
-            fails: limit.overflow == Overflow::Fail,
+            dropped_first: false,
+            shown: false,
+            fails: false,
             overflowed: false,
+            live: None,
+            spill: None,
+        };
+        if let Some(limit) = limit {
+            sink.limit(limit);
         }
+        sink
     }
 
-    fn read(&mut self, mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>) -> io::Result<()> {
+    fn limit(&mut self, limit: &Limit) {
+        let all = limit.bytes_max;
+        (self.head_max, self.tail_max) = match limit.overflow {
+            Overflow::Fail | Overflow::Head | Overflow::Spill(_) => (all, 0),
+            Overflow::Tail => (0, all),
+            Overflow::HeadTail => (all - all / 2, all / 2),
+        };
+        self.fails = limit.overflow == Overflow::Fail;
+    }
+
+    fn keep(&mut self, limit: &Limit) {
+        if self.state == State::NotCaptured {
+            return;
+        }
+        if let Some(live) = self.live.take() {
+            let taken = self.tail.len() - live.unread;
+            self.tail.drain(..taken);
+            self.dropped += taken as u64;
+            self.dropped_first = self.dropped > 0;
+            self.head = std::mem::take(&mut self.tail);
+        }
+        self.limit(limit);
+    }
+
+    fn hand_out(&mut self, unread_max: usize) {
+        if self.state == State::NotCaptured {
+            return;
+        }
+        match &mut self.live {
+            Some(live) => live.unread_max = unread_max,
+            None => {
+                self.trim();
+                self.head.append(&mut self.tail);
+                self.tail = std::mem::take(&mut self.head);
+                self.live = Some(Live { unread: self.tail.len(), unread_max });
+            }
+        }
+        (self.head_max, self.tail_max) = (0, CONTEXT);
+        self.fails = false;
+        self.shown = true;
+    }
+
+    fn unread(&self) -> &[u8] {
+        let count = self.live.as_ref().map_or(0, |live| live.unread);
+        self.tail.get(self.tail.len() - count..).unwrap_or_default()
+    }
+
+    fn read(&mut self, mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>) -> Result<(), Trouble> {
         let mut taken = 0;
         while self.state == State::Open && taken < TURN_MAX && !self.overflowed {
-            match self.read_once(&mut read) {
-                Ok(0) => self.state = State::Ended,
-                Ok(count) if count < WORTH_ASKING_AGAIN => break,
-                Ok(count) => taken += count,
+            let count = match self.read_once(&mut read) {
+                Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                Err(error) => return Err(Trouble::Read(error)),
+            };
+            self.total += count as u64;
+            self.spill_what_is_over()?;
+            match count {
+                0 => self.state = State::Ended,
+                // What is handed out is wanted while it is in the cache.
+                count if count < WORTH_ASKING_AGAIN || self.live.is_some() => break,
+                count => taken += count,
             }
         }
         Ok(())
@@ -303,22 +502,45 @@ impl Sink {
             let spare = self.head.capacity() - self.head.len();
             return read(&mut self.head, spare.min(READ_MAX).min(room));
         }
-        // The beginning is full: what comes now goes to the end, or is counted.
-        self.tail.reserve(READ_MIN * 4);
-        let count = read(&mut self.tail, READ_MIN * 4)?;
-        if self.fails && count > 0 {
-            self.overflowed = true;
-        }
-        // Moving the end down each time would cost more than letting it grow to twice its size.
-        if self.tail.len() > self.tail_max.saturating_mul(2).max(READ_MIN) {
+        // The beginning is full: what comes now goes to the end, or is counted. Moving the end down each time would cost more
+        // than letting it grow to twice its size.
+        if self.tail.len() > self.tail_kept().saturating_mul(2).max(READ_MIN) {
             self.trim();
         }
+        self.tail.reserve(self.read_max);
+        let count = read(&mut self.tail, self.read_max)?;
+        if count == self.read_max {
+            self.read_max = (count * 2).min(TAIL_READ_MAX);
+        }
+        if let Some(live) = &mut self.live {
+            live.unread += count;
+            self.overflowed = live.unread > live.unread_max;
+        }
+        self.overflowed |= self.fails && count > 0;
         Ok(count)
     }
 
-    /// Drops what the end may not keep.
+    /// Writes to the file what came beyond the limit, and at first what came before.
+    fn spill_what_is_over(&mut self) -> Result<(), Trouble> {
+        let Some(spill) = self.spill.as_mut().filter(|_| self.live.is_none() && !self.tail.is_empty()) else {
+            return Ok(());
+        };
+        let begun = std::mem::replace(&mut spill.begun, true);
+        let before = if begun { &[] } else { self.head.as_slice() };
+        let written = spill.file.write_all(before).and_then(|()| spill.file.write_all(&self.tail));
+        written.map_err(|error| Trouble::Spill(spill.path.clone(), error))?;
+        self.tail.clear();
+        Ok(())
+    }
+
+    /// How much of the end must stay.
+    fn tail_kept(&self) -> usize {
+        self.live.as_ref().map_or(0, |live| live.unread).max(self.tail_max)
+    }
+
+    /// Drops what the end need not keep.
     fn trim(&mut self) {
-        let excess = self.tail.len().saturating_sub(self.tail_max);
+        let excess = self.tail.len().saturating_sub(self.tail_kept());
         self.tail.drain(..excess);
         self.dropped += excess as u64;
     }
@@ -333,7 +555,7 @@ impl Sink {
     }
 
     fn snapshot(&self) -> Captured {
-        let excess = self.tail.len().saturating_sub(self.tail_max);
+        let excess = self.tail.len().saturating_sub(self.tail_kept());
         let mut bytes = Vec::with_capacity(self.head.len() + self.tail.len() - excess);
         bytes.extend_from_slice(&self.head);
         bytes.extend_from_slice(self.tail.get(excess..).unwrap_or_default());
@@ -343,8 +565,9 @@ impl Sink {
     fn into_captured(mut self) -> Captured {
         self.trim();
         let mut bytes = std::mem::take(&mut self.head);
+        let gap = if self.dropped_first { 0 } else { bytes.len() };
         let captured = self.captured(Vec::new(), self.dropped);
-        let gap = captured.gap.map(|_| bytes.len());
+        let gap = captured.gap.map(|_| gap);
         if bytes.is_empty() {
             bytes = self.tail;
         } else {
@@ -354,8 +577,10 @@ impl Sink {
     }
 
     fn captured(&self, bytes: Vec<u8>, dropped: u64) -> Captured {
-        let gap = (dropped > 0).then_some(self.head.len());
-        Captured { bytes, dropped, gap, completeness: self.completeness() }
+        let gap = (dropped > 0).then_some(if self.dropped_first { 0 } else { self.head.len() });
+        let spilled = self.spill.as_ref().filter(|spill| spill.begun).map(|spill| spill.path.clone());
+        let completeness = self.completeness();
+        Captured { bytes, total: self.total, dropped, gap, completeness, shown: self.shown, spilled }
     }
 }
 
@@ -364,7 +589,8 @@ mod tests {
     use super::*;
 
     fn machine(bytes_max: usize, overflow: Overflow) -> Machine {
-        Machine::new(true, [true, true], [Limit { bytes_max, overflow }; 2])
+        let limit = Limit { bytes_max, overflow };
+        Machine::new(true, Some(&limit), Some(&limit))
     }
 
     /// A pipe end in memory: hands out `chunks`, then would block.
@@ -399,7 +625,7 @@ mod tests {
         for size in [1, 7, 100, 4096, 70_000] {
             for (total, max) in [(0, 10), (9, 10), (10, 10), (11, 10), (50_000, 999), (200_000, 150_000)] {
                 for overflow in [Overflow::Head, Overflow::Tail, Overflow::HeadTail] {
-                    let mut machine = machine(max, overflow);
+                    let mut machine = machine(max, overflow.clone());
                     let bytes = run(&mut machine, total, size);
                     let [snapshot, _] = machine.snapshot();
                     let [captured, _] = machine.into_captured();
@@ -439,7 +665,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_by_the_policy() {
         for overflow in [Overflow::Head, Overflow::Tail, Overflow::HeadTail] {
-            let mut machine = machine(1000, overflow);
+            let mut machine = machine(1000, overflow.clone());
             run(&mut machine, 10_000_000, 65_536);
             let sink = machine.sink(Stream::Stdout);
             assert!(sink.head.capacity() + sink.tail.capacity() < 300_000, "{overflow:?}");

@@ -1,12 +1,15 @@
 //! Commands joined by pipes. Decides which stream of a stage goes where, which status the whole has, and that all stages share one
-//! timeout and one stop. How bytes are moved and processes waited for is decided where it is for a single command.
+//! timeout and one stop. How bytes are moved and processes waited for is decided where it is for a single command; where a filter
+//! stands between two commands, bytes pass through us.
 
 use crate::child::{Child, KillOnDrop};
-use crate::command::{Command, Input, Stdio};
-use crate::communicate::{Ending, Talk, drive};
+use crate::command::{CONTEXT, Command, Filter, Input, Opened, Stdio, Target};
+use crate::communicate::{Ending, Enough, Party, Purpose, Talk, Until, Watch, drive};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::handle::{ProcessHandle, StopReport, Target, stop_all};
+use crate::filter::{OpenFilter, Sieve};
+use crate::handle::{self, ProcessHandle, StopReport, stop_all};
+use crate::live::{Chunks, Line, Lines, ShowChunks, ShowLines, ShowText};
 use crate::machine::Machine;
 use crate::output::{Accepted, Captured, Cause, Completeness, Output, Stream, Usage};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
@@ -14,7 +17,8 @@ use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
 use std::fmt;
-use std::ops::BitOr;
+use std::ops::{BitOr, ControlFlow};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Commands joined by pipes: what one writes to its standard output the next reads from its standard input.
@@ -42,6 +46,8 @@ use std::time::Duration;
 #[must_use = "a pipeline does nothing until a verb such as `call`, `output` or `spawn` is used"]
 pub struct Pipeline {
     stages: Vec<Command>,
+    /// Functions, each with the place of the command whose output it gets.
+    filters: Vec<(usize, Filter)>,
     pipefail: bool,
     timeout: Option<Duration>,
     stop: Option<Stop>,
@@ -60,6 +66,23 @@ impl BitOr for Command {
 
     fn bitor(self, next: Command) -> Pipeline {
         self.pipe(next)
+    }
+}
+
+/// A Rust function behind the command.
+impl BitOr<Filter> for Command {
+    type Output = Pipeline;
+
+    fn bitor(self, filter: Filter) -> Pipeline {
+        Pipeline::from_iter([self]).filter(filter)
+    }
+}
+
+impl BitOr<Filter> for Pipeline {
+    type Output = Pipeline;
+
+    fn bitor(self, filter: Filter) -> Pipeline {
+        self.filter(filter)
     }
 }
 
@@ -84,6 +107,8 @@ impl BitOr for Pipeline {
 
     /// The settings of the left one hold.
     fn bitor(mut self, next: Pipeline) -> Pipeline {
+        let before = self.stages.len();
+        self.filters.extend(next.filters.into_iter().map(|(place, filter)| (place + before, filter)));
         self.stages.extend(next.stages);
         self
     }
@@ -92,7 +117,8 @@ impl BitOr for Pipeline {
 /// From the first stage to the last.
 impl FromIterator<Command> for Pipeline {
     fn from_iter<I: IntoIterator<Item = Command>>(stages: I) -> Pipeline {
-        Pipeline { stages: stages.into_iter().collect(), pipefail: true, timeout: None, stop: None }
+        let stages = stages.into_iter().collect();
+        Pipeline { stages, filters: Vec::new(), pipefail: true, timeout: None, stop: None }
     }
 }
 
@@ -100,6 +126,22 @@ impl Pipeline {
     /// Adds a stage.
     pub fn pipe(mut self, next: Command) -> Pipeline {
         self.stages.push(next);
+        self
+    }
+
+    /// Adds a Rust function that changes what the last command writes, on its way to the next command or to the output of the whole.
+    /// It is called by the verb, on its thread: of a pipeline that was [spawned](Self::spawn) nothing passes it until the pipeline
+    /// is talked to or waited for.
+    ///
+    /// ```
+    /// use procession::{Command, Filter};
+    ///
+    /// let louder = Filter::map_lines(|line| line.to_ascii_uppercase());
+    /// assert_eq!((Command::new("echo").arg("hello") | louder).check_output()?, b"HELLO\n");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn filter(mut self, filter: Filter) -> Pipeline {
+        self.filters.push((self.stages.len().saturating_sub(1), filter));
         self
     }
 
@@ -150,7 +192,7 @@ impl Pipeline {
         self
     }
 
-    /// The stages.
+    /// The commands.
     pub fn stages(&self) -> &[Command] {
         &self.stages
     }
@@ -170,7 +212,7 @@ impl Pipeline {
     /// # Errors
     /// As [`Command::spawn`]; stages that were started before the one that failed are stopped.
     pub fn spawn(&self) -> Result<PipelineChild, Error> {
-        self.spawn_with(false, KillOnDrop::No)
+        self.spawn_with(None, KillOnDrop::No)
     }
 
     /// Runs the pipeline with the streams of this program; see [`Command::call`].
@@ -178,7 +220,7 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn call(&self) -> Result<ExitStatus, Error> {
-        Ok(self.run(false)?.status())
+        Ok(self.run_shared()?.status())
     }
 
     /// Runs the pipeline with the streams of this program; see [`Command::check_call`].
@@ -186,7 +228,7 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn check_call(&self) -> Result<(), Error> {
-        self.run(false)?.check().map(drop)
+        self.run_shared()?.check().map(drop)
     }
 
     /// Runs the pipeline and collects the last stage's standard output and every stage's standard error; see
@@ -195,7 +237,7 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn output(&self) -> Result<Output, Error> {
-        self.run(true)
+        self.run_with(Streams::Collected, Purpose::Collect, &mut ())
     }
 
     /// Runs the pipeline and returns what the last stage wrote; see [`Command::check_output`].
@@ -214,47 +256,133 @@ impl Pipeline {
         self.output()?.check()?.into_stdout_text()
     }
 
-    fn run(&self, collects: bool) -> Result<Output, Error> {
+    /// Runs the pipeline and shows each line of the last stage's standard output and of every stage's standard error as it comes;
+    /// [`Line::stage`] tells them apart. See [`Command::for_each_line`].
+    ///
+    /// ```
+    /// use procession::{Command, Stream};
+    ///
+    /// let mut seen = Vec::new();
+    /// let loud = Command::shell("echo one; echo oops >&2") | Command::new("tr").args(["a-z", "A-Z"]);
+    /// loud.for_each_line(|line| seen.push((line.stage(), line.stream(), line.text().into_owned())))?;
+    /// seen.sort_by_key(|(stage, ..)| *stage);
+    /// assert_eq!(seen, [(0, Stream::Stderr, "oops".to_owned()), (1, Stream::Stdout, "ONE".to_owned())]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each_line(&self, mut show: impl FnMut(Line<'_>)) -> Result<Output, Error> {
+        self.try_for_each_line(|line| {
+            show(line);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// As [`for_each_line`](Self::for_each_line), until the function breaks off; see [`Command::try_for_each_line`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_for_each_line(&self, show: impl FnMut(Line<'_>) -> ControlFlow<()>) -> Result<Output, Error> {
+        let last = self.stages.last();
+        let (text, line_max) = last.map_or((Default::default(), 1), |last| (last.text, last.line_max));
+        let mut watch = ShowLines::new(text, line_max, show);
+        let result = self.run_shown(&mut watch);
+        watch.result(result)
+    }
+
+    /// As [`for_each_line`](Self::for_each_line), with the bytes as they are read; see [`Command::for_each_chunk`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each_chunk(&self, show: impl FnMut(Stream, &[u8])) -> Result<Output, Error> {
+        self.run_shown(&mut ShowChunks(show))
+    }
+
+    /// As [`for_each_chunk`](Self::for_each_chunk), decoded as the last stage's [`text`](Command::text) says; see
+    /// [`Command::for_each_text`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each_text(&self, show: impl FnMut(Stream, &str)) -> Result<Output, Error> {
+        let mut watch = ShowText::new(self.stages.last().map_or_else(Default::default, |last| last.text), show);
+        let result = self.run_shown(&mut watch);
+        watch.result(result)
+    }
+
+    fn run_shared(&self) -> Result<Output, Error> {
+        self.run_with(Streams::Shared, Purpose::Show, &mut ())
+    }
+
+    fn run_shown(&self, watch: &mut dyn Watch) -> Result<Output, Error> {
+        self.run_with(Streams::Collected, Purpose::Show, watch)
+    }
+
+    fn run_with(&self, streams: Streams, purpose: Purpose, watch: &mut dyn Watch) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
-        let mut children = self.spawn_with(collects, KillOnDrop::Always)?;
+        let mut children = self.spawn_with(Some(streams), KillOnDrop::Always)?;
         let input = self.stages.first().and_then(|first| first.input.clone());
         let input = input.filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
-        children.talk(input, deadline, true).map_err(|error| match (error.is_timeout(), self.timeout) {
+        children.talk(input, purpose, deadline, true, watch).map_err(|error| match (error.is_timeout(), self.timeout) {
             (true, Some(timeout)) => error.detail(format!("timed out after {timeout:?}")),
             _ => error,
         })
     }
 
-    fn spawn_with(&self, collects: bool, on_drop: KillOnDrop) -> Result<PipelineChild, Error> {
+    fn filters_behind(&self, place: usize) -> impl Iterator<Item = &Filter> {
+        self.filters.iter().filter(move |(of, _)| *of == place).map(|(_, filter)| filter)
+    }
+
+    /// Starts all stages, with the streams that a verb wants at the outer ends, if it is one.
+    fn spawn_with(&self, streams: Option<Streams>, on_drop: KillOnDrop) -> Result<PipelineChild, Error> {
         let line = self.to_string();
         let failed = |error: Error| error.of_command(|| line.clone());
         let Some(last) = self.stages.len().checked_sub(1) else {
-            return Err(Error::invalid("a pipeline without a stage"));
+            return Err(Error::invalid("a pipeline without a command"));
         };
+        let collects = streams == Some(Streams::Collected);
         let mut children: Vec<Child> = Vec::with_capacity(self.stages.len());
-        let mut from_before = None;
+        let (mut from_before, mut relays) = (None, Vec::new());
         for (place, stage) in self.stages.iter().enumerate() {
             let [own_stdin, own_stdout, own_stderr] = stage.streams.clone();
             let within = |name: &str| failed(Error::invalid(format!("{name} of stage {} is the pipe", place + 1)));
+            let filters: Vec<_> = self.filters_behind(place).map(|one| OpenFilter::new(one, stage.line_max)).collect();
             let stdin = match from_before.take() {
                 Some(_) if own_stdin.is_some() || stage.input.is_some() => return Err(within("stdin")),
                 Some(before) => Some(before),
                 None => stage.input_stream(collects.then(Stdio::null))?,
             };
+            let mut shown = None;
             let stdout = if place < last {
                 if own_stdout.is_some() {
                     return Err(within("stdout"));
                 }
-                let (reader, writer) = pipe().map_err(|error| failed(Error::io("pipe", error)))?;
-                from_before = Some(Stdio::from(reader));
-                Some(Stdio::from(writer))
-            } else {
+                Some(if filters.is_empty() {
+                    let (reader, writer) = pipe().map_err(|error| failed(Error::io("pipe", error)))?;
+                    from_before = Some(Stdio::from(reader));
+                    Stdio::from(writer)
+                } else {
+                    relays.push(place);
+                    from_before = Some(Stdio::piped());
+                    Stdio::piped()
+                })
+            } else if filters.is_empty() {
                 own_stdout.or_else(|| collects.then(Stdio::piped))
+            } else {
+                if own_stdout.is_some_and(|stdout| !stdout.is_pipe()) {
+                    let text = "stdout of a pipeline that ends in a filter goes through us: use `tee_stdout` on its last command";
+                    return Err(failed(Error::invalid(text)));
+                }
+                // What would be inherited is written by us.
+                let inherits = streams == Some(Streams::Shared) && !stage.has_own_target(Stream::Stdout);
+                shown = inherits.then(|| stage.clone().tee_stdout(Target::stdout()));
+                Some(Stdio::piped())
             };
             let stderr = own_stderr.or_else(|| collects.then(Stdio::piped));
             // While the others are being started, a failure stops those that run.
-            let mut child = stage.spawn_with(&[stdin, stdout, stderr])?;
+            let mut child = shown.as_ref().unwrap_or(stage).spawn_with(&[stdin, stdout, stderr])?;
             child.settings.kill_on_drop = KillOnDrop::Always;
+            child.sieve = Sieve::new(filters);
             if let Some(stop) = &self.stop {
                 child.settings.stop = stop.clone();
             }
@@ -266,10 +394,18 @@ impl Pipeline {
                 other => other,
             };
         }
-        let mut whole = PipelineChild { stdin: None, stdout: None, children, line, pipefail: self.pipefail };
+        let mut whole = PipelineChild { stdin: None, stdout: None, children, relays, line, pipefail: self.pipefail };
         whole.take_ends();
         Ok(whole)
     }
+}
+
+/// Which streams a verb wants at the outer ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Streams {
+    /// Those of this program.
+    Shared,
+    Collected,
 }
 
 /// A line for a POSIX shell, with secrets masked.
@@ -283,6 +419,9 @@ impl fmt::Display for Pipeline {
                 // A directory holds for its own stage alone.
                 Some(_) => write!(out, "({stage})")?,
                 None => write!(out, "{stage}")?,
+            }
+            for _ in self.filters_behind(place) {
+                out.write_str(" | <filter>")?;
             }
         }
         Ok(())
@@ -305,6 +444,8 @@ pub struct PipelineChild {
     /// Our end of the last stage's standard output, if it is piped.
     pub stdout: Option<PipeReader>,
     children: Vec<Child>,
+    /// The children whose output comes to us and is given to the next one, because there are filters between them.
+    relays: Vec<usize>,
     line: String,
     pipefail: bool,
 }
@@ -321,7 +462,7 @@ impl PipelineChild {
     /// # Errors
     /// As there.
     pub fn communicate(&mut self, input: impl Into<Input>) -> Result<Output, Error> {
-        self.talk(input.into(), Deadline::NEVER, false)
+        self.talk(input.into(), Purpose::Collect, Deadline::NEVER, false, &mut ())
     }
 
     /// As [`communicate`](Self::communicate), for at most this long; see [`Child::communicate_timeout`].
@@ -329,7 +470,7 @@ impl PipelineChild {
     /// # Errors
     /// As there.
     pub fn communicate_timeout(&mut self, input: impl Into<Input>, timeout: Duration) -> Result<Output, Error> {
-        let talked = self.talk(input.into(), Deadline::after(timeout), false);
+        let talked = self.talk(input.into(), Purpose::Collect, Deadline::after(timeout), false, &mut ());
         talked.map_err(
             |error| {
                 if error.is_timeout() { error.detail(format!("not finished after {timeout:?}")) } else { error }
@@ -343,12 +484,39 @@ impl PipelineChild {
     /// If the system refuses to wait.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
+        if !self.relays.is_empty() {
+            return Ok(self.talk(Input::empty(), Purpose::Show, Deadline::NEVER, false, &mut ())?.status());
+        }
         let ends = self.children.iter_mut().map(|child| {
             let status = child.wait()?;
             Ok((status, child.settings.accepted.accepts(status)))
         });
         let ends: Vec<(ExitStatus, bool)> = ends.collect::<Result<_, Error>>()?;
         Ok(whole(&ends, self.pipefail).0)
+    }
+
+    /// The lines of the last stage's standard output and of every stage's standard error, as they come; see [`Child::lines`].
+    pub fn lines(&mut self) -> Lines<'_> {
+        let last = self.children.last().map(|last| (last.settings.text, last.settings.line_max));
+        let (text, line_max) = last.unwrap_or_default();
+        Lines::new(self, text, line_max)
+    }
+
+    /// The output as it is read; see [`Child::chunks`].
+    pub fn chunks(&mut self) -> Chunks<'_> {
+        Chunks::new(self)
+    }
+
+    /// Gives input to the first stage that is written while the output is read; see [`Child::feed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn feed(&mut self, input: impl Into<Input>) -> Result<(), Error> {
+        self.lend_ends();
+        let machines = self.begin(input.into(), Purpose::Collect);
+        self.take_ends();
+        self.keep(machines?);
+        Ok(())
     }
 
     /// Sends a signal to every stage that has not ended.
@@ -376,10 +544,10 @@ impl PipelineChild {
         let mut stdin = self.children.first_mut().and_then(|first| first.stdin.take());
         let mut close = || stdin = None;
         let mut close_stdin: Option<&mut dyn FnMut()> = Some(&mut close);
-        let mut targets: Vec<Target<'_>> = Vec::with_capacity(self.children.len());
+        let mut targets: Vec<handle::Target<'_>> = Vec::with_capacity(self.children.len());
         for child in &self.children {
             let plan = plan.unwrap_or(&child.settings.stop);
-            targets.push(Target {
+            targets.push(handle::Target {
                 handle: child.handle(),
                 plan,
                 pipes: child.pipes(),
@@ -399,45 +567,64 @@ impl PipelineChild {
         if let Some(first) = self.children.first_mut() {
             first.stdin = self.stdin.take();
         }
-        if let Some(last) = self.children.last_mut() {
+        if let Some(last) = self.children.last_mut().filter(|last| last.sieve.is_empty()) {
             last.stdout = self.stdout.take();
         }
     }
 
     fn take_ends(&mut self) {
         self.stdin = self.children.first_mut().and_then(|first| first.stdin.take());
-        self.stdout = self.children.last_mut().and_then(|last| last.stdout.take());
+        // What a filter is still to change is nobody's to read.
+        let last = self.children.last_mut().filter(|last| last.sieve.is_empty());
+        self.stdout = last.and_then(|last| last.stdout.take());
     }
 
-    fn talk(&mut self, input: Input, deadline: Deadline, stops: bool) -> Result<Output, Error> {
+    fn talk(
+        &mut self,
+        input: Input,
+        purpose: Purpose,
+        deadline: Deadline,
+        stops: bool,
+        watch: &mut dyn Watch,
+    ) -> Result<Output, Error> {
         self.lend_ends();
-        let talked = self.talk_with_ends(input, deadline, stops);
+        let talked = self.talk_with_ends(input, purpose, deadline, stops, watch);
         self.take_ends();
         talked
     }
 
-    fn talk_with_ends(&mut self, input: Input, deadline: Deadline, stops: bool) -> Result<Output, Error> {
-        let mut machines = self.begin(input)?;
+    fn talk_with_ends(
+        &mut self,
+        input: Input,
+        purpose: Purpose,
+        deadline: Deadline,
+        stops: bool,
+        watch: &mut dyn Watch,
+    ) -> Result<Output, Error> {
+        let mut machines = self.begin(input, purpose)?;
+        let watch = &mut Relays { relays: &self.relays, watch };
         let mut talks: Vec<Talk<'_>> =
             self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
-        let ending = drive(&mut talks, deadline, stops);
-        let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors)).collect();
+        let ending = drive(&mut talks, deadline, stops, watch);
+        let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors, talk.failure)).collect();
         match ending {
             Ok(Ending::Over) => {
                 let overflowed: Vec<_> = machines.iter().map(Machine::overflowed).collect();
                 let parts = machines.into_iter().zip(&self.children).zip(ends);
-                let stages = parts.map(|((machine, child), (cause, survivors))| {
-                    let input = machine.input();
-                    Output { survivors, ..child.record(machine.into_captured(), input, cause) }
+                let mut failure = None;
+                let stages = parts.map(|((machine, child), (cause, survivors, failed))| {
+                    failure = failure.take().or(failed);
+                    Output { survivors, ..child.record(machine, cause) }
                 });
                 let output = self.record(stages.collect());
-                match output.cause {
-                    Cause::Timeout => Err(Error::new(ErrorKind::Timeout).with_output(output)),
-                    Cause::Overflow => Err(self.overflow(&overflowed, output)),
+                match (failure, output.cause) {
+                    (Some(failure), _) => Err(failure.with_output(output)),
+                    (None, Cause::Timeout) => Err(Error::new(ErrorKind::Timeout).with_output(output)),
+                    (None, Cause::Overflow) => Err(self.overflow(&overflowed, output)),
                     _ => Ok(output),
                 }
             }
-            Ok(Ending::TimedOut) => {
+            Ok(Ending::TimedOut | Ending::Paused) => {
                 let output = self.snapshot(&machines, Cause::Running);
                 self.keep(machines);
                 Err(Error::new(ErrorKind::Timeout).with_output(output))
@@ -455,12 +642,15 @@ impl PipelineChild {
         }
     }
 
-    fn begin(&mut self, input: Input) -> Result<Vec<Machine>, Error> {
+    fn begin(&mut self, input: Input, purpose: Purpose) -> Result<Vec<Machine>, Error> {
         let mut machines = Vec::with_capacity(self.children.len());
         let mut input = Some(input);
-        for child in &mut self.children {
-            match child.begin(input.take().unwrap_or_else(Input::empty)) {
-                Ok(machine) => machines.push(machine),
+        for (place, child) in self.children.iter_mut().enumerate() {
+            match child.begin(input.take().unwrap_or_else(Input::empty), purpose) {
+                Ok(mut machine) => {
+                    relay(&mut machine, place, &self.relays);
+                    machines.push(machine);
+                }
                 Err(error) => {
                     self.keep(machines);
                     return Err(error.of_command(|| self.line.clone()));
@@ -479,7 +669,7 @@ impl PipelineChild {
 
     fn snapshot(&self, machines: &[Machine], cause: Cause) -> Output {
         let parts = machines.iter().zip(&self.children);
-        self.record(parts.map(|(machine, child)| child.record(machine.snapshot(), machine.input(), cause)).collect())
+        self.record(parts.map(|(machine, child)| child.snapshot(machine, cause)).collect())
     }
 
     fn overflow(&self, overflowed: &[Option<Stream>], output: Output) -> Error {
@@ -517,6 +707,136 @@ impl PipelineChild {
         }
         output.stages = stages;
         output
+    }
+}
+
+/// What is relayed is handed out, and the next stage's input is held open for it.
+fn relay(machine: &mut Machine, place: usize, relays: &[usize]) {
+    if relays.contains(&place) {
+        machine.hand_out(Stream::Stdout, usize::MAX);
+    }
+    if place.checked_sub(1).is_some_and(|before| relays.contains(&before)) {
+        machine.hold_input(true);
+    }
+}
+
+/// Gives to a stage what came through the filters behind the one before.
+struct Relays<'a> {
+    relays: &'a [usize],
+    watch: &'a mut dyn Watch,
+}
+
+/// With so much still to be written, a stage's predecessor is not read for now.
+const WAITING_MAX: usize = 4 * CONTEXT;
+
+impl Watch for Relays<'_> {
+    fn see(&mut self, place: usize, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
+        if stream == Stream::Stdout && self.relays.contains(&place) {
+            return ControlFlow::Continue(());
+        }
+        self.watch.see(place, stream, bytes)
+    }
+
+    fn end(&mut self, place: usize, stream: Stream) -> ControlFlow<()> {
+        self.watch.end(place, stream)
+    }
+
+    fn look(&mut self, talks: &mut [Talk<'_>]) -> Result<ControlFlow<()>, Error> {
+        for &place in self.relays {
+            let (before, behind) = talks.split_at_mut(place + 1);
+            if let (Some(from), Some(to)) = (before.last_mut(), behind.first_mut()) {
+                hand_on(from, to);
+            }
+        }
+        self.watch.look(talks)
+    }
+}
+
+fn hand_on(from: &mut Talk<'_>, to: &mut Talk<'_>) {
+    let unread = from.machine.unread(Stream::Stdout);
+    let count = unread.len();
+    if to.machine.input_is_open() {
+        if count > 0 {
+            to.machine.add_input(Opened::Bytes(Arc::new(unread.to_vec())));
+        }
+        from.is_paused = to.machine.input_waiting() > WAITING_MAX;
+        if !from.machine.wants_to_read(Stream::Stdout) || from.is_over {
+            to.machine.hold_input(false);
+        }
+    } else {
+        // The writer learns from the broken pipe that nobody reads any more.
+        from.child.stdout = None;
+        from.is_paused = false;
+    }
+    from.machine.take(Stream::Stdout, count);
+    if from.child.stdout.is_none() {
+        from.machine.forget(Stream::Stdout);
+    }
+}
+
+impl Party for PipelineChild {
+    fn sources(&self) -> Vec<(usize, Stream)> {
+        let last = self.children.len().saturating_sub(1);
+        let errors = (0..self.children.len()).map(|place| (place, Stream::Stderr));
+        std::iter::once((last, Stream::Stdout)).chain(errors).collect()
+    }
+
+    fn machine(&self, place: usize) -> Option<&Machine> {
+        self.children.get(place)?.machine.as_ref()
+    }
+
+    fn machine_mut(&mut self, place: usize) -> Option<&mut Machine> {
+        self.children.get_mut(place)?.machine.as_mut()
+    }
+
+    fn hand_out(&mut self, sources: &[(usize, Stream)]) {
+        self.lend_ends();
+        for (place, child) in self.children.iter_mut().enumerate() {
+            let streams: Vec<_> =
+                sources.iter().filter(|(of, _)| *of == place).map(|(_, stream)| (0, *stream)).collect();
+            let is_new = child.machine.is_none();
+            child.hand_out(&streams);
+            if let Some(machine) = child.machine.as_mut().filter(|_| is_new) {
+                relay(machine, place, &self.relays);
+            }
+        }
+        self.take_ends();
+    }
+
+    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error> {
+        self.lend_ends();
+        let mut machines: Vec<Machine> = self.children.iter_mut().filter_map(|child| child.machine.take()).collect();
+        let mut talks: Vec<Talk<'_>> =
+            self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
+        let watch = &mut Relays { relays: &self.relays, watch: &mut Until(enough) };
+        let ending = drive(&mut talks, deadline, false, watch);
+        let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors, talk.failure)).collect();
+        self.take_ends();
+        let over = matches!(ending, Ok(Ending::Over));
+        let overflowed: Vec<_> = machines.iter().map(Machine::overflowed).collect();
+        let parts = machines.iter().zip(&self.children).zip(&ends);
+        let stages = parts.map(|((machine, child), (cause, survivors, _))| {
+            let cause = if over { *cause } else { Cause::Running };
+            Output { survivors: survivors.clone(), ..child.snapshot(machine, cause) }
+        });
+        let failed = ends.iter().any(|(.., failure)| failure.is_some());
+        let result = match ending {
+            Ok(_) if failed || (over && overflowed.iter().any(Option::is_some)) => {
+                let output = self.record(stages.collect());
+                Err(match ends.into_iter().find_map(|(.., failure)| failure) {
+                    Some(failure) => failure.with_output(output),
+                    None => self.overflow(&overflowed, output),
+                })
+            }
+            Ok(ending) => Ok(ending),
+            Err(error) => Err(error.with_output(self.record(stages.collect()))),
+        };
+        self.keep(machines);
+        result
+    }
+
+    fn record_so_far(&self) -> Output {
+        self.record(self.children.iter().map(Party::record_so_far).collect())
     }
 }
 

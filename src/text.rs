@@ -2,6 +2,7 @@
 //! Decides what becomes of bytes that are no text, and what ends a line.
 
 use encoding_rs::{DecoderResult, Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use std::borrow::Cow;
 use std::fmt;
 
 /// What becomes of bytes that the encoding does not know.
@@ -81,10 +82,6 @@ impl Text {
         Text { newlines, ..self }
     }
 
-    pub(crate) fn line_ends(&self) -> Newlines {
-        self.newlines
-    }
-
     /// Decodes bytes that are all there.
     ///
     /// # Errors
@@ -101,6 +98,33 @@ impl Text {
         decoder.push(bytes, &mut text)?;
         decoder.finish(&mut text)?;
         Ok(text)
+    }
+
+    /// Whether a line end cannot be found among the bytes, so that they must be decoded first.
+    pub(crate) fn is_cut_as_text(&self) -> bool {
+        !self.encoding.is_ascii_compatible()
+    }
+
+    /// How the bytes of one line are decoded.
+    pub(crate) fn of_line(&self) -> Text {
+        let encoding = if self.is_cut_as_text() { UTF_8 } else { self.encoding };
+        Text { encoding, newlines: Newlines::Keep, ..*self }
+    }
+
+    /// Decodes bytes that are all there, with U+FFFD for what is no text.
+    pub(crate) fn decode_lossy<'a>(&self, bytes: &'a [u8]) -> Cow<'a, str> {
+        self.encoding.decode_without_bom_handling(bytes).0
+    }
+
+    pub(crate) fn line_cutter(&self, size_max: usize) -> LineCutter {
+        let lines = LineSplitter::new(self.newlines, size_max);
+        let decoder = self.is_cut_as_text().then(|| Text { newlines: Newlines::Keep, ..*self }.decoder());
+        LineCutter { lines, decoder, decoded: String::new() }
+    }
+
+    pub(crate) fn line_finder(&self, size_max: usize) -> LineFinder {
+        let size_max = size_max.max(1);
+        LineFinder { newlines: self.newlines, size_max, begun: 0, scanned: 0, after_return: false }
     }
 
     /// A decoder for bytes that come in chunks.
@@ -347,6 +371,119 @@ impl LineSplitter {
     }
 }
 
+/// Cuts a stream into lines; where a line end cannot be found among the bytes they are decoded first.
+pub(crate) struct LineCutter {
+    lines: LineSplitter,
+    decoder: Option<Decoder>,
+    decoded: String,
+}
+
+impl LineCutter {
+    pub(crate) fn push(&mut self, chunk: &[u8], line: impl FnMut(&[u8], LineEnd)) -> Result<(), DecodeError> {
+        let Some(decoder) = &mut self.decoder else {
+            self.lines.push(chunk, line);
+            return Ok(());
+        };
+        self.decoded.clear();
+        let decoded = decoder.push(chunk, &mut self.decoded);
+        self.lines.push(self.decoded.as_bytes(), line);
+        decoded
+    }
+
+    pub(crate) fn finish(&mut self, mut line: impl FnMut(&[u8], LineEnd)) -> Result<(), DecodeError> {
+        let mut result = Ok(());
+        if let Some(decoder) = &mut self.decoder {
+            self.decoded.clear();
+            result = decoder.finish(&mut self.decoded);
+            self.lines.push(self.decoded.as_bytes(), &mut line);
+        }
+        self.lines.finish(line);
+        result
+    }
+}
+
+/// Finds lines in a buffer that grows at its end and loses what was taken at its beginning; nothing is looked at twice.
+#[derive(Clone, Debug)]
+pub(crate) struct LineFinder {
+    newlines: Newlines,
+    size_max: usize,
+    /// Where the line begins whose end was not found yet.
+    begun: usize,
+    scanned: usize,
+    after_return: bool,
+}
+
+/// A line in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Where the next line begins.
+    pub(crate) next: usize,
+    pub(crate) how: LineEnd,
+}
+
+/// So many bytes are looked through at a time: the lines found in them fit the first-level cache.
+const SCAN: usize = 8 * 1024;
+
+impl LineFinder {
+    /// Whether a part of the buffer was not looked through, or the end of it is still to be told.
+    pub(crate) fn has_more(&self, bytes: &[u8], ended: bool) -> bool {
+        self.scanned < bytes.len() || (ended && self.begun < bytes.len())
+    }
+
+    /// Looks through a part of the buffer and adds the lines that it completes. `ended`: the buffer does not grow any more.
+    pub(crate) fn find(&mut self, bytes: &[u8], ended: bool, found: &mut Vec<Cut>) {
+        if self.after_return && self.begun < bytes.len() {
+            self.after_return = false;
+            if bytes.get(self.begun) == Some(&b'\n') {
+                self.begun += 1;
+                self.scanned = self.scanned.max(self.begun);
+            }
+        }
+        let (from, until) = (self.scanned, bytes.len().min(self.scanned + SCAN));
+        let returns = self.newlines == Newlines::Universal;
+        for_each_end(bytes.get(from..until).unwrap_or_default(), returns, |offset| {
+            let end = from + offset;
+            // The second half of a `\r\n` ends no line of its own.
+            if end < self.begun {
+                return;
+            }
+            self.cut_long(end, found);
+            let mut next = end + 1;
+            if returns && bytes.get(end) == Some(&b'\r') {
+                match bytes.get(next) {
+                    Some(b'\n') => next += 1,
+                    Some(_) => {}
+                    None => self.after_return = true,
+                }
+            }
+            found.push(Cut { start: self.begun, end, next, how: LineEnd::Newline });
+            self.begun = next;
+        });
+        self.scanned = until.max(self.begun);
+        self.cut_long(self.scanned, found);
+        if ended && self.scanned == bytes.len() && self.begun < bytes.len() {
+            found.push(Cut { start: self.begun, end: bytes.len(), next: bytes.len(), how: LineEnd::Stream });
+            self.begun = bytes.len();
+        }
+    }
+
+    /// So many bytes were taken from the beginning of the buffer.
+    pub(crate) fn forget(&mut self, count: usize) {
+        self.begun -= count;
+        self.scanned -= count;
+    }
+
+    fn cut_long(&mut self, end: usize, found: &mut Vec<Cut>) {
+        while end.saturating_sub(self.begun) > self.size_max {
+            let cut = self.begun + self.size_max;
+            found.push(Cut { start: self.begun, end: cut, next: cut, how: LineEnd::Size });
+            self.begun = cut;
+        }
+    }
+}
+
 /// Calls `found` with the place of each `\n` (and `\r`, if wanted). Eight bytes are looked at in one word: for the short lines that
 /// programs write this beats a search that starts anew behind every line, also a vectorised one.
 #[inline]
@@ -458,6 +595,63 @@ mod tests {
         lines
     }
 
+    /// As `split`, by a finder over a buffer that grows chunk by chunk; what was found is taken each time, or left.
+    fn find(newlines: Newlines, size_max: usize, chunks: &[&[u8]], takes: bool) -> Vec<(Vec<u8>, LineEnd)> {
+        let mut finder = Text::utf8().newlines(newlines).line_finder(size_max);
+        let (mut buffer, mut lines, mut taken) = (Vec::new(), Vec::new(), 0);
+        for place in 0..=chunks.len() {
+            let ended = place == chunks.len();
+            buffer.extend_from_slice(chunks.get(place).unwrap_or(&&[][..]));
+            while finder.has_more(&buffer, ended) {
+                let mut found = Vec::new();
+                finder.find(&buffer, ended, &mut found);
+                for cut in found {
+                    lines.push((buffer[cut.start..cut.end].to_vec(), cut.how));
+                    taken = cut.next;
+                }
+            }
+            if takes {
+                finder.forget(taken);
+                buffer.drain(..std::mem::take(&mut taken));
+            }
+        }
+        lines
+    }
+
+    /// The plainest way to cut lines.
+    fn naive(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut lines: Vec<Vec<u8>> = bytes.split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
+        if lines.last().is_some_and(Vec::is_empty) {
+            lines.pop();
+        }
+        lines
+    }
+
+    #[test]
+    fn lines_of_any_length_and_any_byte_are_found() {
+        let mut state = 1_u64;
+        let mut random = move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize
+        };
+        for _ in 0..200 {
+            let mut bytes = Vec::new();
+            while bytes.len() < 20_000 {
+                let length = random() % [3, 20, 9000][random() % 3];
+                // Neighbours of `\n` and bytes with the highest bit must not be mistaken for one.
+                bytes.extend((0..length).map(|_| [b'\t', 0x0b, 0x8a, 0xff, 0, b'x'][random() % 6]));
+                bytes.push(b'\n');
+            }
+            bytes.truncate(random() % bytes.len());
+            let border = random() % (bytes.len() + 1);
+            let chunks = [&bytes[..border], &bytes[border..]];
+            let expected = naive(&bytes);
+            let lines = |lines: Vec<(Vec<u8>, LineEnd)>| lines.into_iter().map(|(line, _)| line).collect::<Vec<_>>();
+            assert_eq!(lines(split(Newlines::Keep, 1 << 20, &chunks)), expected);
+            assert_eq!(lines(find(Newlines::Keep, 1 << 20, &chunks, true)), expected);
+        }
+    }
+
     #[test]
     fn lines_do_not_depend_on_borders() {
         use LineEnd::{Newline, Size, Stream};
@@ -484,6 +678,8 @@ mod tests {
             let expected: Vec<(Vec<u8>, LineEnd)> = expected.iter().map(|(line, end)| (line.to_vec(), *end)).collect();
             for chunks in chunkings(bytes) {
                 assert_eq!(split(newlines, size_max, &chunks), expected, "{chunks:?}");
+                assert_eq!(find(newlines, size_max, &chunks, true), expected, "{chunks:?}");
+                assert_eq!(find(newlines, size_max, &chunks, false), expected, "{chunks:?}");
             }
         }
     }

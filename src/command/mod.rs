@@ -9,23 +9,28 @@
 mod attributes;
 mod capture;
 mod env;
+mod filter;
 mod input;
 mod quote;
 mod stdio;
+mod target;
 
 pub(crate) use attributes::{Attributes, Directory, Mask};
 pub use attributes::{Id, Resource};
-pub(crate) use capture::Limit;
 pub use capture::Overflow;
+pub(crate) use capture::{CONTEXT, Limit};
 pub(crate) use env::Env;
+pub use filter::Filter;
 pub use input::Input;
 pub(crate) use input::Opened;
 pub use quote::quote;
 pub use stdio::Stdio;
 pub(crate) use stdio::{FileMode, Kind};
+pub use target::{Clock, Target};
+pub(crate) use target::{Place, SharedWriter};
 
 use crate::error::Error;
-use crate::output::Accepted;
+use crate::output::{Accepted, Stream};
 use crate::signal::Signal;
 use crate::stop::Stop;
 use crate::sys::fork::Hook;
@@ -74,7 +79,10 @@ pub struct Command {
     pub(crate) stop: Stop,
     pub(crate) kill_on_drop: bool,
     pub(crate) accepted: Accepted,
-    pub(crate) limits: [Limit; 2],
+    /// What is kept of standard output and error; `None` lets the verb choose.
+    pub(crate) limits: [Option<Limit>; 2],
+    pub(crate) transcript: bool,
+    pub(crate) targets: Vec<(Option<Stream>, Target)>,
     pub(crate) text: Text,
     pub(crate) line_max: usize,
 }
@@ -144,7 +152,9 @@ impl Command {
             stop: Stop::default(),
             kill_on_drop: false,
             accepted: Accepted::Zero,
-            limits: [Limit::default(); 2],
+            limits: [None, None],
+            transcript: false,
+            targets: Vec::new(),
             text: Text::utf8(),
             line_max: 1 << 20,
         }
@@ -362,16 +372,88 @@ impl Command {
         self
     }
 
-    /// How much is kept of each captured stream, and what happens beyond. One gibibyte and [`Overflow::Fail`] by default.
+    /// How much is kept of each captured stream, and what happens beyond. By default verbs that collect keep one gibibyte and
+    /// [fail](Overflow::Fail) beyond; those that show the output as it comes keep the last 64 KiB, for errors.
+    ///
+    /// With [`Overflow::Spill`] the file is that of standard output; standard error gets one beside it, with `.stderr` behind the
+    /// name.
     pub fn capture_limit(mut self, bytes_max: usize, overflow: Overflow) -> Command {
-        self.limits = [Limit { bytes_max, overflow }; 2];
+        let beside = match &overflow {
+            Overflow::Spill(path) => {
+                let mut name = path.clone().into_os_string();
+                name.push(".stderr");
+                Overflow::Spill(name.into())
+            }
+            other => other.clone(),
+        };
+        self.limits = [Some(Limit { bytes_max, overflow }), Some(Limit { bytes_max, overflow: beside })];
         self
     }
 
     /// The limit for standard error alone; see [`capture_limit`](Self::capture_limit).
     pub fn capture_limit_stderr(mut self, bytes_max: usize, overflow: Overflow) -> Command {
         let [stdout, _] = self.limits;
-        self.limits = [stdout, Limit { bytes_max, overflow }];
+        self.limits = [stdout, Some(Limit { bytes_max, overflow })];
+        self
+    }
+
+    /// Gives a copy of both output streams to a target, as they come: to show them and collect them, or to show them and write them
+    /// to a file. Lines of the two streams are never torn if the target has a prefix, timestamps or a filter of lines.
+    ///
+    /// A stream with a target comes by a pipe. Verbs that collect collect it as well; verbs that do not, like
+    /// [`call`](Self::call), keep its last 64 KiB for errors. For a child that was [spawned](Self::spawn) the targets get what a
+    /// conversation reads, such as [`communicate`](crate::Child::communicate) or [`lines`](crate::Child::lines).
+    ///
+    /// A target that cannot be written to ends the run: the child is stopped, and the error says which target and holds what was
+    /// read. A terminal or pipe that does not take the bytes holds up the child, but not its timeout.
+    ///
+    /// ```
+    /// use procession::{Clock, Command, Target};
+    ///
+    /// # let folder = std::env::temp_dir().join(format!("procession-doc-tee-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let log = folder.join("build.log");
+    /// let output = Command::shell("echo building; echo careful >&2")
+    ///     .tee(Target::stdout())
+    ///     .tee(Target::append(&log).timestamps(Clock::Utc))
+    ///     .output()?;
+    /// assert_eq!(output.stdout(), b"building\n");
+    /// assert!(std::fs::read_to_string(&log)?.contains("Z careful\n"));
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tee(self, target: Target) -> Command {
+        self.push_target(None, target)
+    }
+
+    /// Gives a copy of standard output to a target; see [`tee`](Self::tee).
+    pub fn tee_stdout(self, target: Target) -> Command {
+        self.push_target(Some(Stream::Stdout), target)
+    }
+
+    /// Gives a copy of standard error to a target; see [`tee`](Self::tee).
+    pub fn tee_stderr(self, target: Target) -> Command {
+        self.push_target(Some(Stream::Stderr), target)
+    }
+
+    fn push_target(mut self, stream: Option<Stream>, target: Target) -> Command {
+        self.targets.push((stream, target));
+        self
+    }
+
+    /// Whether a target wants a stream.
+    pub(crate) fn has_target(&self, stream: Stream) -> bool {
+        self.targets.iter().any(|(of, _)| of.is_none_or(|of| of == stream))
+    }
+
+    /// Whether a target wants a stream and not the other.
+    pub(crate) fn has_own_target(&self, stream: Stream) -> bool {
+        self.targets.iter().any(|(of, _)| *of == Some(stream))
+    }
+
+    /// Keeps in which order the pieces of both streams came, and when: see [`Output::transcript`](crate::Output::transcript).
+    pub fn transcript(mut self) -> Command {
+        self.transcript = true;
         self
     }
 

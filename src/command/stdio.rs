@@ -129,6 +129,10 @@ impl Stdio {
     pub(crate) fn is_pipe(&self) -> bool {
         matches!(self.0, Kind::Pipe)
     }
+
+    pub(crate) fn is_other_stream(&self) -> bool {
+        matches!(self.0, Kind::Same(_))
+    }
 }
 
 impl fmt::Debug for Stdio {

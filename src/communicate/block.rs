@@ -5,7 +5,7 @@ use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::{ProcessHandle, Progress, Stopper};
-use crate::machine::{Machine, STREAMS};
+use crate::machine::{Machine, STREAMS, Trouble};
 use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::sys::poll::{self, PollFd};
@@ -22,7 +22,29 @@ pub(crate) enum Ending {
     Over,
     /// The deadline came; the conversation can go on.
     TimedOut,
+    /// Who looks on has what it wanted; the conversation can go on.
+    Paused,
 }
+
+/// Who looks on while children are talked to. The unit type looks at nothing.
+pub(crate) trait Watch {
+    /// Output of the child at this place, as it was read, before anything is kept or dropped. A break stops the processes.
+    fn see(&mut self, _place: usize, _stream: Stream, _bytes: &[u8]) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// The stream has ended, or is read no more.
+    fn end(&mut self, _place: usize, _stream: Stream) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    /// Everything that was ready has been moved. May move more between the children; a break pauses the conversations.
+    fn look(&mut self, _talks: &mut [Talk<'_>]) -> Result<ControlFlow<()>, Error> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+impl Watch for () {}
 
 /// After a stop the pipes get this long at most, whatever the command says: a timeout bounds the whole call.
 const DRAIN_AFTER_STOP: Duration = Duration::from_millis(500);
@@ -40,19 +62,31 @@ const AHEAD: usize = 256 * 1024;
 
 /// Runs the conversations with some children, which begin and end together. When the deadline has come each child is stopped by
 /// the plan of its command, if `stops`; otherwise the conversations are left to be continued.
-pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stops: bool) -> Result<Ending, Error> {
+///
+/// # Errors
+/// A failure of the system. What a target or an onlooker fails with stops the processes first and is found in
+/// [`Talk::failure`].
+pub(crate) fn drive(
+    talks: &mut [Talk<'_>],
+    deadline: Deadline,
+    stops: bool,
+    watch: &mut dyn Watch,
+) -> Result<Ending, Error> {
     for talk in &mut *talks {
         talk.prepare()?;
     }
     loop {
-        for talk in &mut *talks {
-            talk.transfer()?;
+        for (place, talk) in talks.iter_mut().enumerate() {
+            talk.transfer(place, deadline, watch)?;
+        }
+        if watch.look(talks)?.is_break() && talks.iter().all(|talk| talk.stopper.is_none()) {
+            return Ok(Ending::Paused);
         }
         stop_all_if_wanted(talks);
-        let mut over = true;
+        let (mut over, mut is_new) = (true, false);
         for talk in &mut *talks {
             match talk.decide(deadline, stops)? {
-                Decision::Over => {}
+                Decision::Over => is_new |= !std::mem::replace(&mut talk.is_over, true),
                 Decision::TimedOut => return Ok(Ending::TimedOut),
                 Decision::Wait => over = false,
             }
@@ -60,11 +94,16 @@ pub(crate) fn drive(talks: &mut [Talk<'_>], deadline: Deadline, stops: bool) -> 
         if over {
             break;
         }
-        wait(talks)?;
+        // Others may go on when they know that one is over.
+        if !is_new {
+            wait(talks)?;
+        }
     }
-    for talk in talks {
-        talk.finish()?;
+    for (place, talk) in talks.iter_mut().enumerate() {
+        talk.finish(place, deadline, watch)?;
     }
+    // What came last is handed on; nothing is stopped any more.
+    let _: ControlFlow<()> = watch.look(talks)?;
     Ok(Ending::Over)
 }
 
@@ -141,13 +180,17 @@ pub(crate) struct Talk<'a> {
     grown: [bool; 3],
     /// Up to which length the buffers of standard output and error have memory behind them.
     prepared: [usize; 2],
-    /// Who is shown every piece of output as it is read, and whether he has seen enough.
-    watch: Option<Watch<'a>>,
-    has_seen_enough: bool,
+    /// How often the streams were looked at.
+    looks: u64,
+    /// Who looks on has seen enough, or a target has failed: the process is to be stopped.
+    pub(crate) has_seen_enough: bool,
+    /// Nothing is waited for any more.
+    pub(crate) is_over: bool,
+    /// Standard output is not read for now: whoever gets it has enough.
+    pub(crate) is_paused: bool,
+    /// What a target failed with, first.
+    pub(crate) failure: Option<Error>,
 }
-
-/// Sees output as it is read, before anything is kept or dropped. A break stops the process.
-pub(crate) type Watch<'a> = &'a mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>;
 
 impl<'a> Talk<'a> {
     pub(crate) fn new(child: &'a mut Child, machine: &'a mut Machine) -> Talk<'a> {
@@ -163,15 +206,12 @@ impl<'a> Talk<'a> {
             until: None,
             grown: [false; 3],
             prepared: [0; 2],
-            watch: None,
+            looks: 0,
             has_seen_enough: false,
+            is_over: false,
+            is_paused: false,
+            failure: None,
         }
-    }
-
-    /// Shows output as it is read.
-    pub(crate) fn watched_by(mut self, watch: Option<Watch<'a>>) -> Talk<'a> {
-        self.watch = watch;
-        self
     }
 
     /// Our ends become non-blocking; the child's are other descriptions and stay as they are.
@@ -187,8 +227,9 @@ impl<'a> Talk<'a> {
         Ok(())
     }
 
-    fn transfer(&mut self) -> Result<(), Error> {
+    fn transfer(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         let ready = std::mem::take(&mut self.ready);
+        self.looks += 1;
         if ready.stdin && self.machine.wants_to_write() {
             let [grown, ..] = &mut self.grown;
             let close = match &self.child.stdin {
@@ -210,13 +251,13 @@ impl<'a> Talk<'a> {
         }
         for (stream, ready) in STREAMS.into_iter().zip(ready.streams) {
             if ready && self.machine.wants_to_read(stream) {
-                self.read(stream)?;
+                self.read(place, stream, deadline, watch)?;
             }
         }
         Ok(())
     }
 
-    fn read(&mut self, stream: Stream) -> Result<(), Error> {
+    fn read(&mut self, place: usize, stream: Stream, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         let [_, stdout_grown, stderr_grown] = &mut self.grown;
         let [stdout_prepared, stderr_prepared] = &mut self.prepared;
         let (end, grown, prepared, step) = match stream {
@@ -228,24 +269,63 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         let mut full = false;
-        let (watch, has_seen_enough) = (&mut self.watch, &mut self.has_seen_enough);
+        let clocked = self.child.settings.transcript || !self.child.tee.is_empty();
+        let now = || if clocked { self.child.settings.started_at.elapsed() } else { Duration::ZERO };
+        // A target does not hold up a stop, nor a timeout.
+        let until = if self.stopper.is_some() { Deadline::now() } else { deadline.earlier(self.child.drain) };
+        let (tee, failure, has_seen_enough) = (&mut self.child.tee, &mut self.failure, &mut self.has_seen_enough);
+        let (mut marks, sieve) = (Vec::new(), &mut self.child.sieve);
         let ended = self.machine.read(stream, |buffer, max| {
             prepare_memory(buffer, prepared);
             let before = buffer.len();
-            let count = sys::fd::read_append(reader.as_fd(), buffer, max)?;
-            full |= count >= PIPE_FULL;
-            if let (Some(watch), Some(bytes)) = (&mut *watch, buffer.get(before..)) {
-                *has_seen_enough = *has_seen_enough || watch(stream, bytes).is_break();
+            let mut read = |buffer: &mut Vec<u8>, max| {
+                let count = sys::fd::read_append(reader.as_fd(), buffer, max)?;
+                full |= count >= PIPE_FULL;
+                Ok(count)
+            };
+            let sieve = Some(&mut *sieve).filter(|sieve| stream == Stream::Stdout && !sieve.is_empty());
+            let count = match sieve {
+                None => read(buffer, max)?,
+                Some(sieve) => sieve.read(buffer, max, read)?,
+            };
+            let bytes = buffer.get(before..).unwrap_or_default();
+            if clocked && count > 0 {
+                let at = now();
+                marks.push((count, at));
+                if failure.is_none() {
+                    *failure = tee.give(stream, bytes, at, until).err();
+                }
             }
+            *has_seen_enough |= failure.is_some() || (count > 0 && watch.see(place, stream, bytes).is_break());
             Ok(count)
         });
         if full {
             grow(reader.as_fd(), grown);
         }
-        if ended.map_err(|error| Error::io(step, error))? {
+        if let Some(error) = sieve.take_failure() {
+            failure.get_or_insert(Error::io("filter", error));
+            *has_seen_enough = true;
+        }
+        for (count, at) in marks {
+            self.machine.mark(stream, count, at, self.looks);
+        }
+        let ended = ended.map_err(|trouble| match trouble {
+            Trouble::Read(error) => Error::io(step, error),
+            Trouble::Spill(path, error) => Error::io("spill to", error).path(path),
+        })?;
+        if ended {
             *end = None;
+            self.end(place, stream, until, watch);
         }
         Ok(())
+    }
+
+    /// Tells everybody that no more will come of a stream.
+    fn end(&mut self, place: usize, stream: Stream, until: Deadline, watch: &mut dyn Watch) {
+        if self.failure.is_none() && !self.child.tee.is_empty() {
+            self.failure = self.child.tee.end(stream, self.child.settings.started_at.elapsed(), until).err();
+        }
+        self.has_seen_enough |= self.failure.is_some() || watch.end(place, stream).is_break();
     }
 
     /// What the facts mean. Sets `until`.
@@ -261,7 +341,10 @@ impl<'a> Talk<'a> {
         if self.machine.is_done() && (self.exited || deadline == Deadline::NEVER) {
             return Ok(Decision::Over);
         }
-        if self.exited {
+        if self.exited && self.is_paused {
+            // That we do not read is not the pipe's fault.
+            self.child.drain = Deadline::NEVER;
+        } else if self.exited {
             self.begin_drain(self.child.settings.drain);
             if self.child.drain.has_passed() || (stops && deadline.has_passed()) {
                 return Ok(Decision::Over);
@@ -336,7 +419,8 @@ impl<'a> Talk<'a> {
             blind: !self.exited && notice.is_none(),
             members: entries.len() - before,
         };
-        (asked, if asked.blind { until.earlier(Deadline::after(LOOK)) } else { until })
+        let until = if asked.blind { until.earlier(Deadline::after(LOOK)) } else { until };
+        (asked, if self.has_passed() { Deadline::now() } else { until })
     }
 
     /// Takes the answers to what was asked.
@@ -344,6 +428,10 @@ impl<'a> Talk<'a> {
         let mut answer = |asked: bool| asked && answers.next().unwrap_or(false);
         let [stdout, stderr] = asked.streams;
         self.ready = Ready { stdin: answer(asked.stdin), streams: [answer(stdout), answer(stderr)] };
+        if self.has_passed() {
+            let [stdout, _] = &mut self.ready.streams;
+            *stdout = true;
+        }
         self.exited |= answer(asked.notice) || (asked.blind && self.child.handle.has_exited());
         // The members have woken us; the stop looks at them by itself.
         for _ in 0..asked.members {
@@ -351,19 +439,24 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Whether standard output has more although its pipe may have nothing.
+    fn has_passed(&self) -> bool {
+        !self.is_paused && self.child.sieve.has_passed()
+    }
+
     /// The ends that bytes can still pass.
     fn wanted(&self) -> (Option<&PipeWriter>, [Option<&PipeReader>; 2]) {
         let reading = self.machine.overflowed().is_none();
         let wants = |stream| reading && self.machine.wants_to_read(stream);
         let stdin = self.child.stdin.as_ref().filter(|_| self.machine.wants_to_write());
-        let stdout = self.child.stdout.as_ref().filter(|_| wants(Stream::Stdout));
+        let stdout = self.child.stdout.as_ref().filter(|_| wants(Stream::Stdout) && !self.is_paused);
         let stderr = self.child.stderr.as_ref().filter(|_| wants(Stream::Stderr));
         (stdin, [stdout, stderr])
     }
 
     /// What the process wrote before its end is in its pipes by now, and so is the end of file if nobody else holds them. With
     /// a short drain nobody may have looked since.
-    fn read_what_is_there(&mut self) -> Result<(), Error> {
+    fn read_what_is_there(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         for stream in STREAMS {
             for _ in 0..LAST_READS {
                 let end = match stream {
@@ -375,16 +468,16 @@ impl<'a> Talk<'a> {
                 if !ready.map_err(|error| Error::io("poll", error))? {
                     break;
                 }
-                self.read(stream)?;
+                self.read(place, stream, deadline, watch)?;
             }
         }
         Ok(())
     }
 
     /// Nothing is waited for any more but the reaping of a process that has ended.
-    fn finish(&mut self) -> Result<(), Error> {
+    fn finish(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         if self.machine.overflowed().is_none() {
-            self.read_what_is_there()?;
+            self.read_what_is_there(place, deadline, watch)?;
         }
         for stream in STREAMS {
             if self.machine.wants_to_read(stream) {
@@ -394,6 +487,7 @@ impl<'a> Talk<'a> {
                 };
                 let holders = end.map(|end| holders(&self.child.handle, &end));
                 self.machine.cut_off(stream, holders.unwrap_or_default());
+                self.end(place, stream, Deadline::now(), watch);
             }
         }
         self.machine.end_input();

@@ -5,15 +5,109 @@
 mod block;
 
 use crate::child::{Child, KillOnDrop};
-use crate::command::{Command, Input, Stdio};
+use crate::command::{Command, Input, Limit, Stdio};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::machine::Machine;
+use crate::machine::{Machine, STREAMS};
 use crate::output::{Captured, Cause, Output, Stream};
 use crate::status::ExitStatus;
 pub(crate) use block::{Ending, Talk, Watch, drive};
 use std::ops::ControlFlow;
 use std::time::Duration;
+
+/// What becomes of the output of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is the result.
+    Collect,
+    /// Somebody sees it as it comes; the record keeps enough to say what happened last.
+    Show,
+}
+
+/// A child, or several that are talked to together, whose output is handed out piece by piece.
+pub(crate) trait Party {
+    /// Which streams of which child there are to hand out, the most wanted first.
+    fn sources(&self) -> Vec<(usize, Stream)>;
+
+    fn machine(&self, place: usize) -> Option<&Machine>;
+
+    fn machine_mut(&mut self, place: usize) -> Option<&mut Machine>;
+
+    /// Takes up the conversation, or begins it: these streams are handed out, standard input stays open for more.
+    fn hand_out(&mut self, sources: &[(usize, Stream)]);
+
+    /// Reads and writes until it is enough, all is over, or the deadline has come.
+    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error>;
+
+    /// The record until now.
+    fn record_so_far(&self) -> Output;
+}
+
+/// Whether what was read and written until now is enough.
+pub(crate) type Enough<'a> = dyn FnMut(&[Talk<'_>]) -> bool + 'a;
+
+/// Pauses when it is enough.
+pub(crate) struct Until<'a, 'b>(pub(crate) &'a mut Enough<'b>);
+
+impl Watch for Until<'_, '_> {
+    fn look(&mut self, talks: &mut [Talk<'_>]) -> Result<ControlFlow<()>, Error> {
+        Ok(if (self.0)(talks) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+}
+
+impl Party for Child {
+    fn sources(&self) -> Vec<(usize, Stream)> {
+        STREAMS.map(|stream| (0, stream)).to_vec()
+    }
+
+    fn machine(&self, _place: usize) -> Option<&Machine> {
+        self.machine.as_ref()
+    }
+
+    fn machine_mut(&mut self, _place: usize) -> Option<&mut Machine> {
+        self.machine.as_mut()
+    }
+
+    fn hand_out(&mut self, sources: &[(usize, Stream)]) {
+        let mut machine = self.machine.take().unwrap_or_else(|| {
+            let mut machine = self.new_machine(Purpose::Show);
+            machine.hold_input(true);
+            machine
+        });
+        for &(_, stream) in sources {
+            machine.hand_out(stream, self.limit(stream, Purpose::Collect).bytes_max);
+        }
+        self.machine = Some(machine);
+    }
+
+    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error> {
+        let Some(mut machine) = self.machine.take() else { return Ok(Ending::Over) };
+        let mut talk = Talk::new(self, &mut machine);
+        let ending = drive(std::slice::from_mut(&mut talk), deadline, false, &mut Until(enough));
+        let (cause, survivors, failure) = (talk.cause, talk.survivors, talk.failure);
+        let cause = if ending.is_ok() { cause } else { Cause::Running };
+        let overflowed = machine.overflowed().filter(|_| cause == Cause::Overflow);
+        let failure = match (ending, failure) {
+            (Ok(ending), None) if overflowed.is_none() => {
+                self.machine = Some(machine);
+                return Ok(ending);
+            }
+            (Ok(_), None) => None,
+            (Ok(_), Some(failure)) | (Err(failure), _) => Some(failure),
+        };
+        let output = Output { survivors, ..self.snapshot(&machine, cause) };
+        self.machine = Some(machine);
+        Err(match failure {
+            Some(failure) => failure.with_output(output),
+            None => self.overflow(overflowed, output),
+        })
+    }
+
+    fn record_so_far(&self) -> Output {
+        let output = self.machine.as_ref().map(|machine| self.snapshot(machine, Cause::Running));
+        output.unwrap_or_else(|| Output { command: self.handle.line(), pid: Some(self.id()), ..Output::default() })
+    }
+}
 
 /// Running to the end.
 impl Command {
@@ -32,7 +126,7 @@ impl Command {
     /// [`check_call`](Self::check_call).
     #[doc(alias = "system")]
     pub fn call(&self) -> Result<ExitStatus, Error> {
-        Ok(self.run_with(&self.shared_streams()?)?.status())
+        Ok(self.run_shared()?.status())
     }
 
     /// std's name for [`call`](Self::call).
@@ -48,7 +142,7 @@ impl Command {
     /// # Errors
     /// As [`call`](Self::call), and if it ends with an exit code that is not [accepted](Self::accept).
     pub fn check_call(&self) -> Result<(), Error> {
-        self.run_with(&self.shared_streams()?)?.check().map(drop)
+        self.run_shared()?.check().map(drop)
     }
 
     /// Runs the command and collects its standard output and error. Standard input is the null device unless
@@ -64,7 +158,32 @@ impl Command {
     /// [`check_output`](Self::check_output) and [`Output::check`].
     #[doc(alias = "capture_output")]
     pub fn output(&self) -> Result<Output, Error> {
-        self.run_with(&self.collected_streams()?)
+        self.run_with(&self.collected_streams()?, Purpose::Collect, &mut (), |_| ())
+    }
+
+    /// As [`output`](Self::output), and collects standard output in a buffer of the caller's, which is emptied first and whose memory
+    /// is used: for outputs that are large and many. The record's own standard output is empty, except in an error, which takes
+    /// the buffer's memory along.
+    ///
+    /// ```
+    /// use procession::Command;
+    ///
+    /// let mut buffer = Vec::new();
+    /// for word in ["one", "two"] {
+    ///     Command::new("echo").arg(word).output_into(&mut buffer)?.check()?;
+    ///     assert_eq!(buffer, format!("{word}\n").into_bytes());
+    /// }
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`output`](Self::output).
+    pub fn output_into(&self, stdout: &mut Vec<u8>) -> Result<Output, Error> {
+        let memory = std::mem::take(stdout);
+        let lend = |machine: &mut Machine| machine.lend(Stream::Stdout, memory);
+        let mut output = self.run_with(&self.collected_streams()?, Purpose::Collect, &mut (), lend)?;
+        *stdout = std::mem::take(&mut output.stdout.bytes);
+        Ok(output)
     }
 
     /// Python's name for [`output`](Self::output).
@@ -119,28 +238,32 @@ impl Command {
         }
     }
 
-    fn run_with(&self, streams: &[Option<Stdio>; 3]) -> Result<Output, Error> {
-        self.run_watched(streams, None)
+    fn run_shared(&self) -> Result<Output, Error> {
+        self.run_with(&self.shared_streams()?, Purpose::Show, &mut (), |_| ())
     }
 
     /// As [`output`](Self::output), and shows what is read.
-    pub(crate) fn output_watched(&self, watch: Watch<'_>) -> Result<Output, Error> {
-        self.run_watched(&self.collected_streams()?, Some(watch))
+    pub(crate) fn run_shown(&self, watch: &mut dyn Watch) -> Result<Output, Error> {
+        self.run_with(&self.collected_streams()?, Purpose::Show, watch, |_| ())
     }
 
-    fn run_watched(&self, streams: &[Option<Stdio>; 3], watch: Option<Watch<'_>>) -> Result<Output, Error> {
+    fn run_with(
+        &self,
+        streams: &[Option<Stdio>; 3],
+        purpose: Purpose,
+        watch: &mut dyn Watch,
+        prepare: impl FnOnce(&mut Machine),
+    ) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
         let mut child = self.spawn_with(streams)?;
         child.settings.kill_on_drop = KillOnDrop::Always;
         let input = self.input.clone().filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
-        match child.talk(input, deadline, true, watch) {
-            Err(mut error) if error.is_timeout() => {
-                let timeout = self.timeout.unwrap_or_default();
-                error = error.detail(format!("timed out after {timeout:?}"));
-                Err(error)
-            }
-            other => other,
-        }
+        let mut machine = child.begin(input, purpose)?;
+        prepare(&mut machine);
+        child.talk_with(machine, deadline, true, watch).map_err(|error| match self.timeout {
+            Some(timeout) if error.is_timeout() => error.detail(format!("timed out after {timeout:?}")),
+            _ => error,
+        })
     }
 }
 
@@ -157,7 +280,7 @@ impl Child {
     /// If the child writes more than its [`capture_limit`](Command::capture_limit), in which case it is stopped; if there is
     /// input and standard input is not a pipe or has been closed; or if the system refuses a call.
     pub fn communicate(&mut self, input: impl Into<Input>) -> Result<Output, Error> {
-        self.talk(input.into(), Deadline::NEVER, false, None)
+        self.talk(input.into(), Deadline::NEVER)
     }
 
     /// As [`communicate`](Self::communicate), for at most this long.
@@ -178,7 +301,7 @@ impl Child {
     /// As there; and if the time is over, with everything read so far. The child then goes on, nothing is lost, and another
     /// call continues the conversation.
     pub fn communicate_timeout(&mut self, input: impl Into<Input>, timeout: Duration) -> Result<Output, Error> {
-        let talked = self.talk(input.into(), Deadline::after(timeout), false, None);
+        let talked = self.talk(input.into(), Deadline::after(timeout));
         talked.map_err(
             |error| {
                 if error.is_timeout() { error.detail(format!("not finished after {timeout:?}")) } else { error }
@@ -195,40 +318,38 @@ impl Child {
         input: impl Into<Input>,
         deadline: impl Into<Deadline>,
     ) -> Result<Output, Error> {
-        self.talk(input.into(), deadline.into(), false, None)
+        self.talk(input.into(), deadline.into())
     }
 
-    /// One conversation. The deadline stops the child, if `stops`; otherwise it leaves the conversation to be continued.
-    fn talk(
+    fn talk(&mut self, input: Input, deadline: Deadline) -> Result<Output, Error> {
+        let machine = self.begin(input, Purpose::Collect)?;
+        self.talk_with(machine, deadline, false, &mut ())
+    }
+
+    /// One conversation to the end. The deadline stops the child, if `stops`; otherwise it leaves the conversation to be continued.
+    pub(crate) fn talk_with(
         &mut self,
-        input: Input,
+        mut machine: Machine,
         deadline: Deadline,
         stops: bool,
-        watch: Option<Watch<'_>>,
+        watch: &mut dyn Watch,
     ) -> Result<Output, Error> {
-        let mut machine = match self.begin(input) {
-            Ok(machine) => machine,
-            Err(error) => return Err(error.of_command(|| self.handle.line())),
-        };
-        // A closure around it lives no longer than the conversation.
-        let mut watch = watch.map(|watch| move |stream: Stream, bytes: &[u8]| watch(stream, bytes));
-        let watch = watch.as_mut().map(|watch| watch as &mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>);
-        let mut talk = Talk::new(self, &mut machine).watched_by(watch);
-        let ending = drive(std::slice::from_mut(&mut talk), deadline, stops);
-        let (cause, survivors) = (talk.cause, talk.survivors);
+        let mut talk = Talk::new(self, &mut machine);
+        let ending = drive(std::slice::from_mut(&mut talk), deadline, stops, watch);
+        let (cause, survivors, failure) = (talk.cause, talk.survivors, talk.failure);
         match ending {
             Ok(Ending::Over) => {
                 let overflowed = machine.overflowed();
-                let input = machine.input();
-                let output = Output { survivors, ..self.record(machine.into_captured(), input, cause) };
-                match cause {
-                    Cause::Timeout => Err(Error::new(ErrorKind::Timeout).with_output(output)),
-                    Cause::Overflow => Err(self.overflow(overflowed, output)),
+                let output = Output { survivors, ..self.record(machine, cause) };
+                match (failure, cause) {
+                    (Some(failure), _) => Err(failure.with_output(output)),
+                    (None, Cause::Timeout) => Err(Error::new(ErrorKind::Timeout).with_output(output)),
+                    (None, Cause::Overflow) => Err(self.overflow(overflowed, output)),
                     _ => Ok(output),
                 }
             }
-            Ok(Ending::TimedOut) => {
-                let output = self.record(machine.snapshot(), machine.input(), Cause::Running);
+            Ok(Ending::TimedOut | Ending::Paused) => {
+                let output = self.snapshot(&machine, Cause::Running);
                 self.machine = Some(machine);
                 Err(Error::new(ErrorKind::Timeout).with_output(output))
             }
@@ -239,42 +360,90 @@ impl Child {
                     // What could not be stopped is reaped later; the first error is the one that matters.
                     let _ = self.stop(&self.settings.stop.clone());
                 }
-                let output = self.record(machine.snapshot(), machine.input(), cause);
+                let output = self.snapshot(&machine, cause);
                 self.machine = Some(machine);
                 Err(error.with_output(output))
             }
         }
     }
 
-    pub(crate) fn begin(&mut self, input: Input) -> Result<Machine, Error> {
-        let mut machine = self.machine.take().unwrap_or_else(|| {
-            let captured = [self.stdout.is_some(), self.stderr.is_some()];
-            Machine::new(self.stdin.is_some(), captured, self.settings.limits)
-        });
-        if !input.is_empty() {
-            let added = input.open().map(|opened| machine.add_input(opened));
-            let refused = match added {
-                Ok(true) => return Ok(machine),
-                Ok(false) => Error::invalid("there is input, and standard input is not a pipe or has been closed"),
-                Err(error) => Error::invalid(error.to_string()),
-            };
-            self.machine = Some(machine);
-            return Err(refused);
+    /// Takes up the conversation, or begins it, with more input; standard input is closed behind that.
+    pub(crate) fn begin(&mut self, input: Input, purpose: Purpose) -> Result<Machine, Error> {
+        let mut machine = self.machine.take().unwrap_or_else(|| self.new_machine(purpose));
+        for stream in STREAMS {
+            let shown = purpose == Purpose::Show;
+            machine.keep(stream, &self.limit(stream, purpose));
+            if shown {
+                machine.show(stream);
+            }
         }
-        Ok(machine)
+        let added = self.add_input(&mut machine, input);
+        match added {
+            Ok(()) => {
+                machine.hold_input(false);
+                Ok(machine)
+            }
+            Err(error) => {
+                self.machine = Some(machine);
+                Err(error.of_command(|| self.handle.line()))
+            }
+        }
+    }
+
+    /// Adds input to a conversation.
+    pub(crate) fn add_input(&self, machine: &mut Machine, input: Input) -> Result<(), Error> {
+        if input.is_empty() {
+            return Ok(());
+        }
+        match input.open().map(|opened| machine.add_input(opened)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::invalid("there is input, and standard input is not a pipe or has been closed")),
+            Err(error) => Err(Error::invalid(error.to_string())),
+        }
+    }
+
+    pub(crate) fn new_machine(&mut self, purpose: Purpose) -> Machine {
+        let [stdout, stderr] = STREAMS.map(|stream| self.limit(stream, purpose));
+        let (stdout, stderr) = (self.stdout.is_some().then_some(&stdout), self.stderr.is_some().then_some(&stderr));
+        let mut machine = Machine::new(self.stdin.is_some(), stdout, stderr);
+        for (stream, spill) in STREAMS.into_iter().zip(&mut self.spills) {
+            if let Some((path, file)) = spill.take() {
+                machine.spill_to(stream, path, file);
+            }
+        }
+        if self.settings.transcript {
+            machine.remember_order();
+        }
+        machine
+    }
+
+    /// How much is kept of a stream.
+    pub(crate) fn limit(&self, stream: Stream, purpose: Purpose) -> Limit {
+        let [stdout, stderr] = &self.settings.limits;
+        let limit = if stream == Stream::Stdout { stdout } else { stderr };
+        let otherwise = || if purpose == Purpose::Show { Limit::SHOWN } else { Limit::default() };
+        limit.clone().unwrap_or_else(otherwise)
     }
 
     pub(crate) fn overflow(&self, stream: Option<Stream>, output: Output) -> Error {
-        let [stdout, stderr] = self.settings.limits;
-        let (name, limit) = match stream {
-            Some(Stream::Stderr) => ("stderr", stderr),
-            _ => ("stdout", stdout),
-        };
-        let text = format!("wrote more than {} bytes to {name}", limit.bytes_max);
+        let stream = stream.unwrap_or(Stream::Stdout);
+        let limit = self.limit(stream, Purpose::Collect);
+        let text = format!("wrote more than {} bytes to {stream}", limit.bytes_max);
         Error::new(ErrorKind::Overflow).detail(text).with_output(output)
     }
 
-    pub(crate) fn record(&self, captured: [Captured; 2], input: (u64, bool), cause: Cause) -> Output {
+    /// The record at the end of a conversation.
+    pub(crate) fn record(&self, mut machine: Machine, cause: Cause) -> Output {
+        let (input, marks) = (machine.input(), machine.take_marks());
+        Output { marks, ..self.record_of(machine.into_captured(), input, cause) }
+    }
+
+    /// The record in the middle of a conversation.
+    pub(crate) fn snapshot(&self, machine: &Machine, cause: Cause) -> Output {
+        Output { marks: machine.marks().to_vec(), ..self.record_of(machine.snapshot(), machine.input(), cause) }
+    }
+
+    fn record_of(&self, captured: [Captured; 2], input: (u64, bool), cause: Cause) -> Output {
         let [stdout, stderr] = captured;
         let (input_accepted, input_refused) = input;
         let ended = self.handle.ended();
@@ -294,6 +463,7 @@ impl Child {
             survivors: Vec::new(),
             text: self.settings.text,
             stages: Vec::new(),
+            marks: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod clone;
 #[cfg(not(target_os = "linux"))]
 #[path = "clone_absent.rs"]
 pub(crate) mod clone;
+pub(crate) mod clock;
 pub(crate) mod environ;
 pub(crate) mod errno;
 pub(crate) mod fd;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 20] = [
     "sys",
     "signal",
     "status",
@@ -20,6 +20,8 @@ const ORDER: [&str; 18] = [
     "handle",
     "spawn",
     "machine",
+    "filter",
+    "tee",
     "child",
     "communicate",
     "live",

@@ -295,7 +295,7 @@ fn each_policy_keeps_what_it_promises() {
             }
         }
         for policy in [Overflow::Fail, Overflow::Head, Overflow::Tail, Overflow::HeadTail] {
-            let output = spew.clone().capture_limit(size, policy).output().unwrap();
+            let output = spew.clone().capture_limit(size, policy.clone()).output().unwrap();
             assert!(output.is_complete() && output.stdout() == all, "{policy:?}");
             assert_eq!(output.captured_stdout().gap(), None);
         }

@@ -1,9 +1,15 @@
 //! The record of a run, as plain data. The same record is in every success and in every error; what was not there is said.
 
+mod transcript;
+
+pub(crate) use transcript::Mark;
+pub use transcript::Piece;
+
 use crate::status::ExitStatus;
 use crate::text::{DecodeError, Text};
 use std::borrow::Cow;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 /// Everything that is known of one run of a command.
@@ -38,6 +44,7 @@ pub struct Output {
     pub(crate) survivors: Vec<ProcessEntry>,
     pub(crate) text: Text,
     pub(crate) stages: Vec<Output>,
+    pub(crate) marks: Vec<Mark>,
 }
 
 /// Why a run is over, or that it is not.
@@ -68,19 +75,43 @@ pub enum Stream {
     Stderr,
 }
 
+/// `stdout` or `stderr`.
+impl fmt::Display for Stream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        })
+    }
+}
+
 /// What was collected of one stream.
 #[derive(Clone, Debug, Default)]
 pub struct Captured {
     pub(crate) bytes: Vec<u8>,
+    pub(crate) total: u64,
     pub(crate) dropped: u64,
     pub(crate) gap: Option<usize>,
     pub(crate) completeness: Completeness,
+    /// What was not kept was shown to somebody.
+    pub(crate) shown: bool,
+    pub(crate) spilled: Option<PathBuf>,
 }
 
 impl Captured {
     /// The bytes that were kept.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// How many bytes were read, kept or not.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The file that holds the whole output, if there was more than [`Overflow::Spill`](crate::Overflow::Spill) keeps in memory.
+    pub fn spilled(&self) -> Option<&Path> {
+        self.spilled.as_deref()
     }
 
     /// How many bytes were read and not kept, by the [`Overflow`](crate::Overflow) policy.
@@ -252,10 +283,12 @@ impl Output {
         String::from_utf8_lossy(&self.stderr.bytes)
     }
 
-    /// Whether every captured stream was read to its end and nothing was dropped.
+    /// Whether every captured stream was read to its end and nothing of it was lost: what is not in the record was shown to
+    /// somebody as it came, or is in a [file](Captured::spilled).
     pub fn is_complete(&self) -> bool {
         [&self.stdout, &self.stderr].iter().all(|stream| {
-            stream.dropped == 0 && matches!(stream.completeness, Completeness::Complete | Completeness::NotCaptured)
+            let read = matches!(stream.completeness, Completeness::Complete | Completeness::NotCaptured);
+            read && (stream.dropped == 0 || stream.shown)
         })
     }
 
@@ -298,6 +331,40 @@ impl Output {
     /// The stages of a pipeline, each with its own status, standard error and usage; empty for a single command.
     pub fn stages(&self) -> &[Output] {
         &self.stages
+    }
+
+    /// Both streams as one log, in the order of reading, if the command was told to keep a
+    /// [`transcript`](crate::Command::transcript); else empty. For a pipeline those of all stages.
+    ///
+    /// The order within a stream is certain. Between the streams it is that of reading: what was written to one of them long before
+    /// the other comes first, but two pieces that were found in [one look](Piece::is_simultaneous), or within microseconds, may
+    /// have been written the other way round. If the order must be exact, let both streams be one with
+    /// [`Stdio::stdout`](crate::Stdio::stdout).
+    ///
+    /// ```
+    /// use procession::{Command, Stream};
+    ///
+    /// let output = Command::shell("echo one; sleep 0.1; echo oops >&2; sleep 0.1; echo two").transcript().output()?;
+    /// let log: Vec<_> = output.transcript().iter().map(|piece| (piece.stream(), piece.bytes())).collect();
+    /// assert_eq!(log, [(Stream::Stdout, &b"one\n"[..]), (Stream::Stderr, b"oops\n"), (Stream::Stdout, b"two\n")]);
+    /// assert_eq!(output.stdout(), b"one\ntwo\n");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn transcript(&self) -> Vec<Piece<'_>> {
+        let Some((last, before)) = self.stages.split_last() else {
+            return transcript::pieces(&self.marks, Duration::ZERO, &self.stdout, &self.stderr);
+        };
+        let since = |stage: &Output| {
+            let between = stage.started.zip(self.started).map(|(stage, first)| stage.duration_since(first));
+            between.and_then(Result::ok).unwrap_or_default()
+        };
+        // The whole has taken the last one's standard output.
+        let mut all = transcript::pieces(&last.marks, since(last), &self.stdout, &last.stderr);
+        for stage in before {
+            all.extend(transcript::pieces(&stage.marks, since(stage), &stage.stdout, &stage.stderr));
+        }
+        all.sort_by_key(Piece::at);
+        all
     }
 
     /// Processes of the run's tree that were still alive after a stop had done everything it could.

@@ -1,0 +1,181 @@
+//! Filters in use: each run has its own place in the lines of a stream. Decides how bytes pass from one function to the next, and to
+//! whoever reads behind them. Pure but for what the functions do.
+
+use crate::command::Filter;
+use crate::output::Stream;
+use crate::text::{LineSplitter, Newlines};
+use std::fmt;
+use std::io;
+use std::sync::PoisonError;
+
+/// Lines on their way through us stay as they are, so they end at `\n` alone.
+pub(crate) fn splitter(line_max: usize) -> LineSplitter {
+    LineSplitter::new(Newlines::Keep, line_max)
+}
+
+/// A filter in use, for one stream or for two.
+pub(crate) struct OpenFilter {
+    filter: Filter,
+    lines: Option<[LineSplitter; 2]>,
+}
+
+impl OpenFilter {
+    pub(crate) fn new(filter: &Filter, line_max: usize) -> OpenFilter {
+        let lines = filter.by_line.then(|| [splitter(line_max), splitter(line_max)]);
+        OpenFilter { filter: filter.clone(), lines }
+    }
+
+    pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        let mut function = self.filter.function.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some([stdout, stderr]) = &mut self.lines else {
+            return function(Some(bytes), out);
+        };
+        let lines = if stream == Stream::Stdout { stdout } else { stderr };
+        let mut result = Ok(());
+        lines.push(bytes, |line, _| {
+            if result.is_ok() {
+                result = function(Some(line), out);
+            }
+        });
+        result
+    }
+
+    /// A stream has ended; if it was the last one the function is told.
+    pub(crate) fn end(&mut self, stream: Stream, last: bool, out: &mut Vec<u8>) -> io::Result<()> {
+        let mut function = self.filter.function.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut result = Ok(());
+        if let Some([stdout, stderr]) = &mut self.lines {
+            let lines = if stream == Stream::Stdout { stdout } else { stderr };
+            lines.finish(|line, _| result = function(Some(line), out));
+        }
+        match result {
+            Ok(()) if last => function(None, out),
+            result => result,
+        }
+    }
+}
+
+impl fmt::Debug for OpenFilter {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.filter.fmt(out)
+    }
+}
+
+/// Filters between a pipe of ours and whoever reads it.
+#[derive(Debug, Default)]
+pub(crate) struct Sieve {
+    filters: Vec<OpenFilter>,
+    /// What came out of the last filter; what stands before `taken` has been read.
+    passed: Vec<u8>,
+    taken: usize,
+    ended: bool,
+    /// What a filter failed with, until it is asked for.
+    failure: Option<io::Error>,
+}
+
+/// How much goes through the filters at a time, and how often one read tries if nothing comes out.
+const PIECE: usize = 64 * 1024;
+const TRIES: usize = 16;
+
+impl Sieve {
+    pub(crate) fn new(filters: Vec<OpenFilter>) -> Sieve {
+        Sieve { filters, ..Sieve::default() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filters.is_empty()
+    }
+
+    /// Whether there is more to read although the pipe may have nothing.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.taken < self.passed.len()
+    }
+
+    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
+    /// Appends at most `max` bytes of what has passed, by reading as much as that takes; 0 is the end. If nothing passes for now
+    /// the error says "would block".
+    pub(crate) fn read(
+        &mut self,
+        buffer: &mut Vec<u8>,
+        max: usize,
+        mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        for _ in 0..TRIES {
+            if let Some(rest) = self.passed.get(self.taken..).filter(|rest| !rest.is_empty()) {
+                let piece = rest.get(..max).unwrap_or(rest);
+                buffer.extend_from_slice(piece);
+                self.taken += piece.len();
+                return Ok(piece.len());
+            }
+            self.taken = 0;
+            self.passed.clear();
+            if self.ended {
+                return Ok(0);
+            }
+            let mut bytes = Vec::with_capacity(PIECE);
+            self.ended = read(&mut bytes, PIECE)? == 0;
+            if let Err(error) = self.pass(bytes) {
+                // Whoever reads stops because of the failure; nothing more is to come out.
+                (self.failure, self.ended) = (Some(error), true);
+                break;
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn pass(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
+        for filter in &mut self.filters {
+            let mut out = Vec::new();
+            if !bytes.is_empty() {
+                filter.push(Stream::Stdout, &bytes, &mut out)?;
+            }
+            if self.ended {
+                filter.end(Stream::Stdout, true, &mut out)?;
+            }
+            bytes = out;
+        }
+        self.passed = bytes;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads through the filters what comes in these chunks, at most `max` bytes at a time.
+    fn through(filters: &[Filter], chunks: &[&[u8]], max: usize) -> io::Result<Vec<u8>> {
+        let mut sieve = Sieve::new(filters.iter().map(|filter| OpenFilter::new(filter, 1024)).collect());
+        let (mut chunks, mut all) = (chunks.iter(), Vec::new());
+        loop {
+            let read = sieve.read(&mut all, max, |buffer, _| {
+                let chunk = chunks.next().copied().unwrap_or_default();
+                buffer.extend_from_slice(chunk);
+                Ok(chunk.len())
+            });
+            match read {
+                Ok(0) => return Ok(all),
+                Ok(count) => assert!(count <= max),
+                Err(error) => return Err(sieve.take_failure().unwrap_or(error)),
+            }
+        }
+    }
+
+    #[test]
+    fn filters_follow_each_other_whatever_the_borders() {
+        let filters = [Filter::keep_lines(|line| line != b"b"), Filter::map_lines(|line| [line, b"!"].concat())];
+        for max in [1, 3, 100] {
+            assert_eq!(through(&filters, &[b"a\nb", b"\ncc\n", b"d"], max).unwrap(), b"a!\ncc!\nd!\n");
+        }
+        assert_eq!(through(&filters, &[], 10).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_failure_is_kept_and_ends_the_stream() {
+        let fails = Filter::new(|piece, _| if piece.is_some() { Err(io::Error::other("no")) } else { Ok(()) });
+        assert_eq!(through(&[fails], &[b"a"], 10).unwrap_err().to_string(), "no");
+    }
+}

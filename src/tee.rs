@@ -1,0 +1,262 @@
+//! The targets of a child's output, opened: what passes a filter, what is put in front of a line, and when a write must wait.
+//! Decides how bytes are rendered for each target; when they come is decided by the driver.
+
+use crate::command::{Clock, Place, SharedWriter, Target};
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::filter::{OpenFilter, splitter};
+use crate::output::Stream;
+use crate::sys::clock::{self, Utc};
+use crate::sys::{self, poll};
+use crate::text::LineSplitter;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+/// The targets of one run.
+#[derive(Debug, Default)]
+pub(crate) struct Tee {
+    targets: Vec<Open>,
+}
+
+impl Tee {
+    /// Opens what the targets name, before there is a process.
+    pub(crate) fn open(targets: &[(Option<Stream>, Target)], line_max: usize) -> Result<Tee, Error> {
+        let targets = targets.iter().map(|(of, target)| Open::new(*of, target, line_max));
+        Ok(Tee { targets: targets.collect::<Result<_, Error>>()? })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.targets.is_empty()
+    }
+
+    /// Gives a piece of output to the targets of its stream. What a target does not take until the deadline is given to it before
+    /// the next piece.
+    pub(crate) fn give(&mut self, stream: Stream, bytes: &[u8], at: Duration, until: Deadline) -> Result<(), Error> {
+        self.targets.iter_mut().filter(|target| target.wants(stream)).try_for_each(|target| {
+            let given = target.render(stream, bytes, at).and_then(|()| target.flush(until));
+            given.map_err(|error| target.error(error))
+        })
+    }
+
+    /// The stream has ended.
+    pub(crate) fn end(&mut self, stream: Stream, at: Duration, until: Deadline) -> Result<(), Error> {
+        self.targets.iter_mut().filter(|target| target.wants(stream)).try_for_each(|target| {
+            let given = target.render_end(stream, at).and_then(|()| target.flush(until));
+            given.map_err(|error| target.error(error))
+        })
+    }
+}
+
+/// One target in use.
+struct Open {
+    of: Option<Stream>,
+    out: Out,
+    filter: Option<OpenFilter>,
+    decoration: Option<Decoration>,
+    /// Which of its streams have not ended.
+    running: [bool; 2],
+    /// What is rendered and not written yet.
+    pending: Vec<u8>,
+}
+
+enum Out {
+    Own(i32),
+    File { path: PathBuf, file: File, is_regular: bool },
+    Writer(SharedWriter),
+}
+
+/// A write of at most this many bytes does not block on a pipe that is ready (`PIPE_BUF`).
+const PIECE: usize = 4096;
+
+impl Open {
+    fn new(of: Option<Stream>, target: &Target, line_max: usize) -> Result<Open, Error> {
+        let out = match &target.place {
+            Place::Own(number) => Out::Own(*number),
+            Place::Writer(writer) => Out::Writer(writer.clone()),
+            Place::File { path, append } => {
+                let mut options = File::options();
+                let options = if *append { options.append(true) } else { options.write(true).truncate(true) };
+                let failed = |error| Error::io("open", error).path(path);
+                let file = options.create(true).open(path).map_err(failed)?;
+                let is_regular = file.metadata().map_err(failed)?.is_file();
+                Out::File { path: path.clone(), file, is_regular }
+            }
+        };
+        let decorated = target.prefix.is_some() || target.clock.is_some();
+        let decoration = decorated.then(|| Decoration {
+            prefix: target.prefix.clone().unwrap_or_default(),
+            clock: target.clock,
+            started: SystemTime::now(),
+            lines: [splitter(line_max), splitter(line_max)],
+        });
+        let filter = target.filter.as_ref().map(|filter| OpenFilter::new(filter, line_max));
+        let running = [of != Some(Stream::Stderr), of != Some(Stream::Stdout)];
+        Ok(Open { of, out, filter, decoration, running, pending: Vec::new() })
+    }
+
+    fn wants(&self, stream: Stream) -> bool {
+        self.of.is_none_or(|of| of == stream)
+    }
+
+    fn error(&self, error: io::Error) -> Error {
+        match &self.out {
+            Out::Own(1) => Error::io("tee to stdout", error),
+            Out::Own(_) => Error::io("tee to stderr", error),
+            Out::File { path, .. } => Error::io("tee to", error).path(path),
+            Out::Writer(_) => Error::io("tee to a writer", error),
+        }
+    }
+
+    /// Most targets take the bytes as they are, and they are not copied then.
+    fn render(&mut self, stream: Stream, bytes: &[u8], at: Duration) -> io::Result<()> {
+        let Some(filter) = &mut self.filter else {
+            match &mut self.decoration {
+                Some(decoration) => decoration.push(stream, bytes, at, &mut self.pending),
+                None => self.pending.extend_from_slice(bytes),
+            }
+            return Ok(());
+        };
+        match &mut self.decoration {
+            Some(decoration) => {
+                let mut passed = Vec::new();
+                filter.push(stream, bytes, &mut passed)?;
+                decoration.push(stream, &passed, at, &mut self.pending);
+                Ok(())
+            }
+            None => filter.push(stream, bytes, &mut self.pending),
+        }
+    }
+
+    fn render_end(&mut self, stream: Stream, at: Duration) -> io::Result<()> {
+        let [stdout, stderr] = &mut self.running;
+        match stream {
+            Stream::Stdout => *stdout = false,
+            Stream::Stderr => *stderr = false,
+        }
+        let last = !*stdout && !*stderr;
+        let mut passed = Vec::new();
+        if let Some(filter) = &mut self.filter {
+            filter.end(stream, last, &mut passed)?;
+        }
+        match &mut self.decoration {
+            Some(decoration) => {
+                decoration.push(stream, &passed, at, &mut self.pending);
+                decoration.end(stream, at, &mut self.pending);
+            }
+            None => self.pending.extend_from_slice(&passed),
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending, as much as is taken until the deadline.
+    fn flush(&mut self, until: Deadline) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let written = match &mut self.out {
+            Out::Own(1) => {
+                // What the program printed before comes before.
+                io::stdout().flush()?;
+                write_patiently(io::stdout().as_fd(), &self.pending, until)
+            }
+            Out::Own(_) => write_patiently(io::stderr().as_fd(), &self.pending, until),
+            Out::File { file, is_regular: true, .. } => file.write_all(&self.pending).map(|()| self.pending.len()),
+            Out::File { file, .. } => write_patiently(file.as_fd(), &self.pending, until),
+            Out::Writer(writer) => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                writer.write_all(&self.pending).and_then(|()| writer.flush()).map(|()| self.pending.len())
+            }
+        };
+        match written {
+            Ok(count) => {
+                self.pending.drain(..count);
+                Ok(())
+            }
+            Err(error) => {
+                // It is not tried again.
+                self.pending.clear();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Writes in pieces, each when there is room for it, and says how much was taken until the deadline.
+fn write_patiently(fd: BorrowedFd<'_>, bytes: &[u8], until: Deadline) -> io::Result<usize> {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        if !poll::wait(&mut [poll::writable(fd)], until.moment())? {
+            break;
+        }
+        match sys::pipe::write(fd, rest.get(..PIECE).unwrap_or(rest)) {
+            Ok(count) => written += count,
+            // Somebody has made it non-blocking, and somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(written)
+}
+
+impl fmt::Debug for Open {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.out {
+            Out::Own(number) => write!(out, "descriptor {number}"),
+            Out::File { path, .. } => write!(out, "{}", path.display()),
+            Out::Writer(_) => out.write_str("writer"),
+        }
+    }
+}
+
+/// What stands in front of each line.
+struct Decoration {
+    prefix: String,
+    clock: Option<Clock>,
+    started: SystemTime,
+    lines: [LineSplitter; 2],
+}
+
+impl Decoration {
+    fn push(&mut self, stream: Stream, bytes: &[u8], at: Duration, out: &mut Vec<u8>) {
+        let front = self.front(at);
+        self.lines(stream).push(bytes, |line, _| write_line(&front, line, out));
+    }
+
+    fn end(&mut self, stream: Stream, at: Duration, out: &mut Vec<u8>) {
+        let front = self.front(at);
+        self.lines(stream).finish(|line, _| write_line(&front, line, out));
+    }
+
+    fn lines(&mut self, stream: Stream) -> &mut LineSplitter {
+        let [stdout, stderr] = &mut self.lines;
+        match stream {
+            Stream::Stdout => stdout,
+            Stream::Stderr => stderr,
+        }
+    }
+
+    fn front(&self, at: Duration) -> String {
+        let prefix = &self.prefix;
+        match self.clock {
+            None => prefix.clone(),
+            Some(Clock::Elapsed) => format!("[{:>4}.{:03}] {prefix}", at.as_secs(), at.subsec_millis()),
+            Some(Clock::Utc) => format!("{} {prefix}", rfc3339(self.started + at)),
+        }
+    }
+}
+
+fn write_line(front: &str, line: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(front.as_bytes());
+    out.extend_from_slice(line);
+    out.push(b'\n');
+}
+
+fn rfc3339(moment: SystemTime) -> String {
+    let Utc { year, month, day, hour, minute, second, millis } = clock::utc(moment);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
