@@ -66,6 +66,9 @@ pub enum ErrorKind {
     Unsupported,
     /// The timeout passed.
     Timeout,
+    /// The output ended before what was waited for came.
+    #[doc(alias = "EOF")]
+    Ended,
     /// The process ended with an exit code that is not accepted, or by a signal.
     Status,
     /// The process wrote more than the limit allows.
@@ -325,6 +328,7 @@ impl From<Error> for io::Error {
             ErrorKind::ExecutableBusy => io::ErrorKind::ExecutableFileBusy,
             ErrorKind::Unsupported => io::ErrorKind::Unsupported,
             ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::Ended => io::ErrorKind::UnexpectedEof,
             ErrorKind::Decode => io::ErrorKind::InvalidData,
             ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Io => match &error.inner.source {
                 Some(Source::Io(source)) => source.kind(),

@@ -22,9 +22,11 @@ mod child;
 mod communicate;
 mod live;
 mod pipeline;
+mod converse;
 
 pub use child::Child;
 pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Resource, Stdio, Target, quote};
+pub use converse::{Conversation, Pattern, Reply};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use handle::{ProcessHandle, StopReport};

@@ -263,6 +263,16 @@ impl Child {
         self.run_shown(&mut ShowChunks(show))
     }
 
+    /// As [`for_each_chunk`](Self::for_each_chunk), decoded as [`Command::text`] says; see [`Command::for_each_text`].
+    ///
+    /// # Errors
+    /// As [`communicate`](Self::communicate), and if bytes are no text and that is an error: the process is stopped then.
+    pub fn for_each_text(&mut self, show: impl FnMut(Stream, &str)) -> Result<Output, Error> {
+        let mut watch = ShowText::new(self.settings.text, show);
+        let result = self.run_shown(&mut watch);
+        watch.result(result)
+    }
+
     fn run_shown(&mut self, watch: &mut dyn Watch) -> Result<Output, Error> {
         if let Some(machine) = &mut self.machine {
             for stream in STREAMS {

@@ -16,6 +16,7 @@ use crate::pipe::{PipeReader, PipeWriter, pipe};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
+use crate::text::Text;
 use std::fmt;
 use std::ops::{BitOr, ControlFlow};
 use std::sync::Arc;
@@ -502,6 +503,10 @@ impl PipelineChild {
         Lines::new(self, text, line_max)
     }
 
+    pub(crate) fn text(&self) -> Text {
+        self.children.last().map_or_else(Text::default, |last| last.settings.text)
+    }
+
     /// The output as it is read; see [`Child::chunks`].
     pub fn chunks(&mut self) -> Chunks<'_> {
         Chunks::new(self)
@@ -833,6 +838,19 @@ impl Party for PipelineChild {
         };
         self.keep(machines);
         result
+    }
+
+    fn add_input(&mut self, input: Input) -> Result<(), Error> {
+        let Some(first) = self.children.first_mut() else { return Ok(()) };
+        first.add_input(input)
+    }
+
+    fn end_input(&mut self) {
+        self.lend_ends();
+        if let Some(first) = self.children.first_mut() {
+            first.end_input();
+        }
+        self.take_ends();
     }
 
     fn record_so_far(&self) -> Output {

@@ -12,6 +12,7 @@ use crate::machine::{Machine, STREAMS};
 use crate::output::{Captured, Cause, Output, Stream};
 use crate::status::ExitStatus;
 pub(crate) use block::{Ending, Talk, Watch, drive};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -39,8 +40,20 @@ pub(crate) trait Party {
     /// Reads and writes until it is enough, all is over, or the deadline has come.
     fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error>;
 
+    /// Adds input behind what is still to be written.
+    fn add_input(&mut self, input: Input) -> Result<(), Error>;
+
+    /// No more input will come: standard input is closed when all is written.
+    fn end_input(&mut self);
+
     /// The record until now.
     fn record_so_far(&self) -> Output;
+}
+
+impl fmt::Debug for dyn Party + '_ {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.record_so_far().command())
+    }
 }
 
 /// Whether what was read and written until now is enough.
@@ -103,9 +116,38 @@ impl Party for Child {
         })
     }
 
+    fn add_input(&mut self, input: Input) -> Result<(), Error> {
+        let Some(mut machine) = self.machine.take() else { return Ok(()) };
+        let added = add_input(&mut machine, input);
+        self.machine = Some(machine);
+        added.map_err(|error| error.of_command(|| self.handle.line()))
+    }
+
+    fn end_input(&mut self) {
+        let Some(machine) = &mut self.machine else { return };
+        machine.hold_input(false);
+        if machine.input_waiting() == 0 {
+            machine.end_input();
+            self.stdin = None;
+        }
+    }
+
     fn record_so_far(&self) -> Output {
-        let output = self.machine.as_ref().map(|machine| self.snapshot(machine, Cause::Running));
+        let cause = if self.handle.ended().is_some() { Cause::Ended } else { Cause::Running };
+        let output = self.machine.as_ref().map(|machine| self.snapshot(machine, cause));
         output.unwrap_or_else(|| Output { command: self.handle.line(), pid: Some(self.id()), ..Output::default() })
+    }
+}
+
+/// Adds input to a conversation.
+fn add_input(machine: &mut Machine, input: Input) -> Result<(), Error> {
+    if input.is_empty() {
+        return Ok(());
+    }
+    match input.open().map(|opened| machine.add_input(opened)) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::invalid("there is input, and standard input is not a pipe or has been closed")),
+        Err(error) => Err(Error::invalid(error.to_string())),
     }
 }
 
@@ -377,8 +419,7 @@ impl Child {
                 machine.show(stream);
             }
         }
-        let added = self.add_input(&mut machine, input);
-        match added {
+        match add_input(&mut machine, input) {
             Ok(()) => {
                 machine.hold_input(false);
                 Ok(machine)
@@ -387,18 +428,6 @@ impl Child {
                 self.machine = Some(machine);
                 Err(error.of_command(|| self.handle.line()))
             }
-        }
-    }
-
-    /// Adds input to a conversation.
-    pub(crate) fn add_input(&self, machine: &mut Machine, input: Input) -> Result<(), Error> {
-        if input.is_empty() {
-            return Ok(());
-        }
-        match input.open().map(|opened| machine.add_input(opened)) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::invalid("there is input, and standard input is not a pipe or has been closed")),
-            Err(error) => Err(Error::invalid(error.to_string())),
         }
     }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 20] = [
+const ORDER: [&str; 21] = [
     "sys",
     "signal",
     "status",
@@ -26,6 +26,7 @@ const ORDER: [&str; 20] = [
     "communicate",
     "live",
     "pipeline",
+    "converse",
 ];
 
 /// Unsafe blocks are in `sys`, and a method that is declared unsafe is no unsafe block.
