@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 pub(crate) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
@@ -17,6 +18,7 @@ pub(crate) struct Machine {
     feed: Feed,
     stdout: Sink,
     stderr: Sink,
+    heard: Option<Instant>,
 }
 
 impl Machine {
@@ -26,7 +28,7 @@ impl Machine {
             let limit = limits.get(place).copied().unwrap_or_default();
             Sink::new(captured.get(place).copied().unwrap_or(false), limit)
         });
-        Machine { feed: Feed { open: stdin, ..Feed::default() }, stdout, stderr }
+        Machine { feed: Feed { open: stdin, ..Feed::default() }, stdout, stderr, heard: None }
     }
 
     /// Adds input behind what is still to be written. False if the input has been ended already.
@@ -101,6 +103,25 @@ impl Machine {
     /// What was collected, without a copy.
     pub(crate) fn into_captured(self) -> [Captured; 2] {
         [self.stdout.into_captured(), self.stderr.into_captured()]
+    }
+
+    /// How much of a stream was read, and the last bytes of what was kept.
+    pub(crate) fn said(&self, stream: Stream, bytes_max: usize) -> (u64, Vec<u8>) {
+        let sink = self.sink(stream);
+        let kept = [&sink.head, &sink.tail].map(|part| part.len() as u64);
+        let last = if sink.tail.is_empty() { &sink.head } else { &sink.tail };
+        let start = last.len().saturating_sub(bytes_max);
+        (sink.dropped + kept.iter().sum::<u64>(), last.get(start..).unwrap_or_default().to_vec())
+    }
+
+    /// When output was read last; the driver says so once per wake-up.
+    pub(crate) fn heard_at(&mut self, moment: Instant) {
+        self.heard = Some(moment);
+    }
+
+    /// When output was read last.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.heard
     }
 
     fn sink(&self, stream: Stream) -> &Sink {

@@ -1,12 +1,13 @@
 //! Commands joined by pipes. Decides which stream of a stage goes where, which status the whole has, and that all stages share one
 //! timeout and one stop. How bytes are moved and processes waited for is decided where it is for a single command.
 
-use crate::child::{Child, KillOnDrop};
+use crate::child::{self, Child, KillOnDrop};
 use crate::command::{Command, Input, Stdio};
 use crate::communicate::{Ending, Talk, drive};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::handle::{ProcessHandle, StopReport, Target, stop_all};
+use crate::explain::Explanation;
+use crate::handle::{ProcessHandle, StopReport, Target, explain_all, stop_all};
 use crate::machine::Machine;
 use crate::output::{Accepted, Captured, Cause, Completeness, Output, Stream, Usage};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
@@ -15,6 +16,7 @@ use crate::status::ExitStatus;
 use crate::stop::Stop;
 use std::fmt;
 use std::ops::BitOr;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Commands joined by pipes: what one writes to its standard output the next reads from its standard input.
@@ -45,6 +47,7 @@ pub struct Pipeline {
     pipefail: bool,
     timeout: Option<Duration>,
     stop: Option<Stop>,
+    echo: bool,
 }
 
 /// Joining.
@@ -92,7 +95,7 @@ impl BitOr for Pipeline {
 /// From the first stage to the last.
 impl FromIterator<Command> for Pipeline {
     fn from_iter<I: IntoIterator<Item = Command>>(stages: I) -> Pipeline {
-        Pipeline { stages: stages.into_iter().collect(), pipefail: true, timeout: None, stop: None }
+        Pipeline { stages: stages.into_iter().collect(), pipefail: true, timeout: None, stop: None, echo: false }
     }
 }
 
@@ -119,6 +122,13 @@ impl Pipeline {
     /// How every stage is stopped, instead of by its own plan.
     pub fn stop(mut self, stop: Stop) -> Pipeline {
         self.stop = Some(stop);
+        self
+    }
+
+    /// Prints the whole pipeline as one shell line to this program's standard error just before it is started; see
+    /// [`Command::echo`]. The stages then print nothing of their own.
+    pub fn echo(mut self) -> Pipeline {
+        self.echo = true;
         self
     }
 
@@ -231,6 +241,9 @@ impl Pipeline {
         let Some(last) = self.stages.len().checked_sub(1) else {
             return Err(Error::invalid("a pipeline without a stage"));
         };
+        if self.echo {
+            child::echo(self);
+        }
         let mut children: Vec<Child> = Vec::with_capacity(self.stages.len());
         let mut from_before = None;
         for (place, stage) in self.stages.iter().enumerate() {
@@ -253,7 +266,8 @@ impl Pipeline {
             };
             let stderr = own_stderr.or_else(|| collects.then(Stdio::piped));
             // While the others are being started, a failure stops those that run.
-            let mut child = stage.spawn_with(&[stdin, stdout, stderr])?;
+            let quiet = (self.echo && stage.echo).then(|| Command { echo: false, ..stage.clone() });
+            let mut child = quiet.as_ref().unwrap_or(stage).spawn_with(&[stdin, stdout, stderr])?;
             child.settings.kill_on_drop = KillOnDrop::Always;
             if let Some(stop) = &self.stop {
                 child.settings.stop = stop.clone();
@@ -371,6 +385,26 @@ impl PipelineChild {
         stopped
     }
 
+    /// What every stage is doing and why the whole does not come to its end; see [`Child::explain`]. One look at the process table
+    /// for all stages.
+    pub fn explain(&self) -> Explanation {
+        let mut subjects: Vec<_> = self.children.iter().map(|child| child.subject(child.machine.as_ref())).collect();
+        // The ends of the whole are those of the outer stages.
+        if let Some([stdin, ..]) = subjects.first_mut().map(|first| &mut first.streams) {
+            stdin.fd = self.stdin.as_ref().map(|end| end.as_fd());
+        }
+        if let Some([_, stdout, _]) = subjects.last_mut().map(|last| &mut last.streams) {
+            stdout.fd = self.stdout.as_ref().map(|end| end.as_fd());
+        }
+        Explanation::of_stages(&self.line, explain_all(&subjects))
+    }
+
+    /// What was left behind by any stage.
+    fn explained(&self, stages: &[Output]) -> Option<Box<Explanation>> {
+        let explained: Vec<Explanation> = stages.iter().filter_map(|stage| stage.explanation().cloned()).collect();
+        (!explained.is_empty()).then(|| Box::new(Explanation::of_stages(&self.line, explained)))
+    }
+
     /// Stops all stages by one plan, or each by its own. The ends are lent to the stages.
     fn stop_stages(&mut self, plan: Option<&Stop>) -> Result<Vec<StopReport>, Error> {
         let mut stdin = self.children.first_mut().and_then(|first| first.stdin.take());
@@ -421,14 +455,14 @@ impl PipelineChild {
         let mut talks: Vec<Talk<'_>> =
             self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
         let ending = drive(&mut talks, deadline, stops);
-        let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors)).collect();
+        let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors, talk.explanation)).collect();
         match ending {
             Ok(Ending::Over) => {
                 let overflowed: Vec<_> = machines.iter().map(Machine::overflowed).collect();
                 let parts = machines.into_iter().zip(&self.children).zip(ends);
-                let stages = parts.map(|((machine, child), (cause, survivors))| {
+                let stages = parts.map(|((machine, child), (cause, survivors, explanation))| {
                     let input = machine.input();
-                    Output { survivors, ..child.record(machine.into_captured(), input, cause) }
+                    Output { survivors, explanation, ..child.record(machine.into_captured(), input, cause) }
                 });
                 let output = self.record(stages.collect());
                 match output.cause {
@@ -502,6 +536,7 @@ impl PipelineChild {
             cause: cause(&stages),
             usage: usage(&stages),
             survivors: stages.iter().flat_map(|stage| stage.survivors.clone()).collect(),
+            explanation: self.explained(&stages),
             ..Output::default()
         };
         output.accepted = if accepted { Accepted::Any } else { Accepted::Codes(Vec::new()) };

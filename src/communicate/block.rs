@@ -4,7 +4,8 @@
 use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle::{ProcessHandle, Progress, Stopper};
+use crate::explain::{Explanation, Reason};
+use crate::handle::{self, ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
@@ -13,7 +14,7 @@ use crate::sys::{self, procfs};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a conversation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +132,8 @@ pub(crate) struct Talk<'a> {
     pub(crate) cause: Cause,
     /// Who was alive after a stop.
     pub(crate) survivors: Vec<ProcessEntry>,
+    /// Why something was left behind.
+    pub(crate) explanation: Option<Box<Explanation>>,
     ready: Ready,
     /// The process has ended; it is not reaped before the conversation is over.
     exited: bool,
@@ -156,6 +159,7 @@ impl<'a> Talk<'a> {
             machine,
             cause: Cause::Ended,
             survivors: Vec::new(),
+            explanation: None,
             // What can be written now need not be waited for; what can be read now is most likely nothing.
             ready: Ready { stdin: true, streams: [false; 2] },
             exited: false,
@@ -206,7 +210,11 @@ impl<'a> Talk<'a> {
             };
             if close.map_err(|error| Error::io("write stdin", error))? {
                 self.child.stdin = None;
+                self.tell_of_input();
             }
+        }
+        if ready.streams.contains(&true) {
+            self.machine.heard_at(Instant::now());
         }
         for (stream, ready) in STREAMS.into_iter().zip(ready.streams) {
             if ready && self.machine.wants_to_read(stream) {
@@ -244,6 +252,7 @@ impl<'a> Talk<'a> {
         }
         if ended.map_err(|error| Error::io(step, error))? {
             *end = None;
+            self.child.handle.span().stream_ended(stream, || self.machine.said(stream, 0).0);
         }
         Ok(())
     }
@@ -274,6 +283,7 @@ impl<'a> Talk<'a> {
             } else if stops {
                 self.begin_stop(Cause::Timeout);
             } else {
+                self.child.handle.span().timed_out();
                 return Ok(Decision::TimedOut);
             }
             return self.decide(deadline, stops);
@@ -283,6 +293,9 @@ impl<'a> Talk<'a> {
     }
 
     fn begin_stop(&mut self, cause: Cause) {
+        if cause == Cause::Timeout {
+            self.child.handle.span().timed_out();
+        }
         self.stopper = Some((Stopper::new(&self.child.settings.stop), self.child.pipes()));
         self.cause = cause;
     }
@@ -386,6 +399,7 @@ impl<'a> Talk<'a> {
         if self.machine.overflowed().is_none() {
             self.read_what_is_there()?;
         }
+        self.explain_what_is_left();
         for stream in STREAMS {
             if self.machine.wants_to_read(stream) {
                 let end = match stream {
@@ -394,6 +408,7 @@ impl<'a> Talk<'a> {
                 };
                 let holders = end.map(|end| holders(&self.child.handle, &end));
                 self.machine.cut_off(stream, holders.unwrap_or_default());
+                self.child.handle.span().stream_cut_off(stream, || self.machine.said(stream, 0).0);
             }
         }
         self.machine.end_input();
@@ -408,6 +423,28 @@ impl<'a> Talk<'a> {
         let report = stopper.report(&self.child.handle, ended.map(|ended| ended.status));
         self.survivors = report.survivors().to_vec();
         Ok(())
+    }
+}
+
+/// What is told to those who look on.
+impl Talk<'_> {
+    fn tell_of_input(&self) {
+        if self.machine.input().1 {
+            self.child.handle.span().input_refused();
+        }
+    }
+
+    /// Looks around, before the pipes are closed, if a stop has left survivors or a pipe has not come to its end. What exceeded its
+    /// limit was not read to the end, and there is nothing to be explained about that.
+    fn explain_what_is_left(&mut self) {
+        let survivors = self.stopper.as_ref().is_some_and(|(stopper, _)| stopper.leaves_survivors());
+        let cut_off = self.cause != Cause::Overflow && STREAMS.iter().any(|&stream| self.machine.wants_to_read(stream));
+        if survivors || cut_off {
+            let mut explanation = handle::explain(&self.child.subject(Some(self.machine)));
+            // It is about to be waited for.
+            explanation.reasons.retain(|reason| *reason != Reason::NotWaitedFor);
+            self.explanation = Some(Box::new(explanation));
+        }
     }
 }
 

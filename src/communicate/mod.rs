@@ -215,12 +215,12 @@ impl Child {
         let watch = watch.as_mut().map(|watch| watch as &mut dyn FnMut(Stream, &[u8]) -> ControlFlow<()>);
         let mut talk = Talk::new(self, &mut machine).watched_by(watch);
         let ending = drive(std::slice::from_mut(&mut talk), deadline, stops);
-        let (cause, survivors) = (talk.cause, talk.survivors);
+        let (cause, survivors, explanation) = (talk.cause, talk.survivors, talk.explanation);
         match ending {
             Ok(Ending::Over) => {
                 let overflowed = machine.overflowed();
                 let input = machine.input();
-                let output = Output { survivors, ..self.record(machine.into_captured(), input, cause) };
+                let output = Output { survivors, explanation, ..self.record(machine.into_captured(), input, cause) };
                 match cause {
                     Cause::Timeout => Err(Error::new(ErrorKind::Timeout).with_output(output)),
                     Cause::Overflow => Err(self.overflow(overflowed, output)),
@@ -292,6 +292,7 @@ impl Child {
             elapsed: self.settings.started_at.elapsed(),
             cause,
             survivors: Vec::new(),
+            explanation: None,
             text: self.settings.text,
             stages: Vec::new(),
         }

@@ -9,6 +9,7 @@ mod attributes;
 mod communicate;
 mod descriptors;
 mod errors;
+mod explain;
 mod inject;
 mod live;
 mod nslookup;
