@@ -632,3 +632,192 @@ impl Explanation {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(pid: u32) -> ProcessEntry {
+        ProcessEntry { pid, command: format!("p{pid}") }
+    }
+
+    fn facts(pid: u32, parent: u32, state: char, call: Option<(&str, Option<&str>)>) -> ProcessFacts {
+        let call = call.map(|(name, target)| SystemCall {
+            name: name.to_owned(),
+            descriptor: target.map(|_| 7),
+            target: target.map(str::to_owned),
+        });
+        ProcessFacts {
+            entry: entry(pid),
+            state,
+            parent,
+            group: 1,
+            session: 1,
+            threads: 1,
+            processor_time: Duration::from_millis(1500),
+            kernel_function: None,
+            call,
+        }
+    }
+
+    /// Three pipes with the inodes 10 to 12, whose other ends are ours.
+    fn streams() -> Vec<PipeFacts> {
+        let stream = |descriptor: i32| PipeFacts {
+            descriptor,
+            target: Some(format!("pipe:[{}]", 10 + descriptor)),
+            ours: true,
+            ..PipeFacts::default()
+        };
+        (0..3).map(stream).collect()
+    }
+
+    fn running(own: ProcessFacts, relatives: Vec<ProcessFacts>, streams: Vec<PipeFacts>) -> Explanation {
+        let life = Life::Running;
+        let mut explanation =
+            Explanation { pid: own.entry.pid, life, process: Some(own), relatives, streams, ..Explanation::nothing() };
+        explanation.conclude();
+        explanation
+    }
+
+    fn sentences(explanation: &Explanation) -> Vec<String> {
+        explanation.reasons.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn each_state_and_call_has_its_sentence() {
+        let reader = "it waits for somebody to read its stderr: the pipe is full, and we hold the other end";
+        let deep = "it is in uninterruptible sleep (D): no signal reaches it until a device answers";
+        let cases = [
+            ('S', Some(("read", Some("pipe:[10]"))), "it waits for its input, which we hold open"),
+            ('S', Some(("read", Some("pipe:[99]"))), "it waits in read on descriptor 7 (pipe:[99])"),
+            ('S', Some(("read", Some("pipe:[11]"))), "it waits in read on descriptor 7 (pipe:[11])"),
+            ('S', Some(("read", Some("/dev/pts/3"))), "it waits for somebody to type at /dev/pts/3"),
+            ('S', Some(("writev", Some("pipe:[12]"))), reader),
+            ('S', Some(("write", Some("pipe:[10]"))), "it waits in write on descriptor 7 (pipe:[10])"),
+            ('S', Some(("wait4", None)), "it waits for a child of its own"),
+            ('S', Some(("clock_nanosleep", None)), "it sleeps of its own will (clock_nanosleep)"),
+            ('S', Some(("futex", None)), "it waits for another thread or process (futex)"),
+            ('S', Some(("flock", Some("/tmp/a"))), "it waits for a lock: flock on descriptor 7 (/tmp/a)"),
+            ('S', Some(("system call 500", None)), "it waits in system call 500"),
+            ('R', None, "it is at work: 1.5 s of processor time so far"),
+            ('D', None, deep),
+            ('t', None, "it is held by a debugger"),
+            ('T', None, "it is stopped: send SIGCONT"),
+        ];
+        for (state, call, sentence) in cases {
+            let explanation = running(facts(5, 1, state, call), Vec::new(), streams());
+            assert_eq!(sentences(&explanation), [sentence], "{state} {call:?}");
+        }
+        // What cannot be seen is not guessed.
+        assert!(sentences(&running(facts(5, 1, 'S', None), Vec::new(), streams())).is_empty());
+        // Not a pipe of ours: two files of one name are not one pipe.
+        let mut files = streams();
+        files[0].target = Some("/dev/null".to_owned());
+        let explanation = running(facts(5, 1, 'S', Some(("read", Some("/dev/null")))), Vec::new(), files);
+        assert_eq!(sentences(&explanation), ["it waits in read on descriptor 7 (/dev/null)"]);
+    }
+
+    #[test]
+    fn a_process_does_not_hold_up_itself() {
+        let mut streams = streams();
+        streams[0].ours = false;
+        streams[0].writers = vec![entry(5), entry(6), entry(7)];
+        let explanation = running(facts(5, 1, 'S', Some(("read", Some("pipe:[10]")))), Vec::new(), streams);
+        assert_eq!(sentences(&explanation), ["it waits for its input, which 6 (p6), 7 (p7) hold open"]);
+    }
+
+    #[test]
+    fn descendants_speak_if_the_process_waits_for_them() {
+        let sleeper = facts(6, 5, 'S', Some(("nanosleep", None)));
+        let reader = facts(7, 6, 'S', Some(("read", Some("pipe:[10]"))));
+        let zombie = facts(8, 5, 'Z', None);
+        let waits = running(
+            facts(5, 1, 'S', Some(("wait4", None))),
+            vec![sleeper.clone(), reader.clone(), zombie.clone()],
+            streams(),
+        );
+        let expected = [
+            "it waits for its child 6 (p6)",
+            "7 (p7) waits for its input, which we hold open",
+            "6 (p6) sleeps of its own will (nanosleep)",
+        ];
+        assert_eq!(sentences(&waits), expected);
+        let works = running(facts(5, 1, 'R', None), vec![sleeper, reader, zombie], streams());
+        let expected =
+            ["it is at work: 1.5 s of processor time so far", "7 (p7) waits for its input, which we hold open"];
+        assert_eq!(sentences(&works), expected);
+    }
+
+    #[test]
+    fn reasons_are_bounded() {
+        let many = (10..200).map(|pid| facts(pid, 5, 'D', None)).collect();
+        let explanation = running(facts(5, 1, 'S', Some(("wait4", None))), many, streams());
+        assert_eq!(explanation.reasons.len(), REASONS_MAX);
+        assert!(explanation.reasons[0].to_string().ends_with("13 (p13) and 186 more"), "{}", explanation.reasons[0]);
+        let brief = explanation.briefly(&[]);
+        assert_eq!(brief.len(), BRIEF_MAX);
+        assert!(brief.iter().all(|sentence| sentence.chars().count() <= BRIEF_CHARS + 1));
+    }
+
+    #[test]
+    fn what_the_dead_have_left_open() {
+        let mut explanation = Explanation { pid: 5, streams: streams(), ..Explanation::nothing() };
+        explanation.streams[1].writers = vec![entry(6)];
+        explanation.streams[2].writers = vec![entry(6)];
+        explanation.conclude();
+        assert_eq!(sentences(&explanation), ["it has ended, but 6 (p6) holds its stdout and stderr"]);
+        assert!(explanation.briefly(&[entry(6), entry(9)]).is_empty(), "said already");
+        assert_eq!(explanation.briefly(&[entry(9)]).len(), 1);
+        explanation.streams[2].writers = vec![entry(7), entry(8)];
+        explanation.life = Life::Unreaped(ExitStatus::from_code(0));
+        explanation.conclude();
+        let expected = [
+            "it has ended, but 6 (p6) holds its stdout",
+            "it has ended, but 7 (p7), 8 (p8) hold its stderr",
+            "it has ended, and nobody has waited for it yet",
+        ];
+        assert_eq!(sentences(&explanation), expected);
+        // A pipe that is not ours is no matter of ours.
+        explanation.streams.iter_mut().for_each(|stream| stream.ours = false);
+        explanation.life = Life::Ended(ExitStatus::from_code(0));
+        explanation.conclude();
+        assert!(explanation.reasons.is_empty());
+    }
+
+    #[test]
+    fn the_whole_reads_well() {
+        let mut explanation = running(
+            facts(5, 1, 'S', Some(("read", Some("pipe:[10]")))),
+            vec![facts(6, 5, 'S', Some(("futex", None)))],
+            streams(),
+        );
+        explanation.command = "tool --fast".to_owned();
+        explanation.elapsed = Duration::from_millis(83_200);
+        explanation.silent_for = Some(Duration::from_millis(20));
+        explanation.sees_processes = true;
+        explanation.relatives_left_out = 3;
+        let [stdin, stdout, stderr] = explanation.streams.as_mut_slice() else { panic!() };
+        (stdin.passed, stdin.waiting, stdin.readers) = (Some(1), Some(0), vec![entry(5)]);
+        (stdout.passed, stdout.waiting, stdout.size) = (Some(12), Some(4096), Some(4096));
+        stdout.tail = "ready\n\u{1b}[2Jgo".to_owned();
+        *stderr = PipeFacts { descriptor: 2, target: Some("/dev/null".to_owned()), ..PipeFacts::default() };
+        let expected = "\
+5 (tool --fast): running, started 1 min 23 s ago
+  it waits for its input, which we hold open
+  5 (p5): sleeping in read on descriptor 7 (pipe:[10]); 1 thread, 1.5 s of processor time
+  parent 1, group 1, session 1
+  stdin: pipe:[10], whose other end we hold; 0 bytes in it; 1 byte written so far; read by 5 (p5)
+  stdout: pipe:[11], whose other end we hold; 4096 bytes in it of 4096: full; 12 bytes read so far
+  stderr: /dev/null
+  the last output came 20 ms ago
+  its stdout ends:
+    | ready
+    | \\u{1b}[2Jgo
+  belongs to it: 6 (p6): sleeping in futex; 1 thread, 1.5 s of processor time
+  and 3 more";
+        assert_eq!(explanation.to_string(), expected);
+        let two = Explanation::of_stages("a | b", vec![explanation.clone(), explanation]);
+        assert_eq!(two.to_string(), format!("{expected}\n{expected}"));
+        assert_eq!((two.command.as_str(), two.reasons.len()), ("a | b", 2));
+    }
+}

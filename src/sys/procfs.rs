@@ -48,8 +48,10 @@ pub(crate) fn command_line(pid: i32, secrets: &[OsString]) -> String {
     }
     bytes = without_secrets(bytes, secrets);
     if read.is_err() || bytes.is_empty() {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        return format!("[{}]", name.trim_end());
+        // A process can give itself any name (PR_SET_NAME), so it is treated as arguments are.
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let name = without_secrets(name.trim_ascii_end().to_vec(), secrets);
+        bytes = [b"[", name.as_slice(), b"]"].concat();
     }
     bytes.truncate(SHOWN_MAX);
     let words = String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");

@@ -8,6 +8,7 @@ mod support;
 mod attributes;
 mod communicate;
 mod descriptors;
+mod echo;
 mod errors;
 mod explain;
 mod inject;
@@ -20,5 +21,7 @@ mod stop;
 mod talk;
 mod terminal;
 mod tidy;
+#[cfg(feature = "tracing")]
+mod trace;
 mod verbs;
 mod wait;
