@@ -17,12 +17,12 @@ use std::time::Duration;
 /// Its [`Display`](fmt::Display) is for people: a few short lines.
 ///
 /// ```
-/// use procession::{Command, Reason, Stdio};
+/// use procession::{Command, Stdio};
 ///
 /// let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
 /// let explanation = child.explain();
 /// assert_eq!(explanation.pid, child.id());
-/// assert!(explanation.to_string().contains("(cat)"));
+/// assert!(explanation.to_string().contains("(cat >/dev/null): running, started "));
 /// child.wait()?;
 /// # Ok::<(), procession::Error>(())
 /// ```
@@ -222,6 +222,15 @@ const BRIEF_CHARS: usize = 200;
 // ---- what follows ----
 
 impl Explanation {
+    /// The same, of a process that is just being waited for.
+    pub(crate) fn at_the_end(mut self) -> Explanation {
+        if let Life::Unreaped(status) = self.life {
+            (self.life, self.process) = (Life::Ended(status), None);
+            self.conclude();
+        }
+        self
+    }
+
     /// Draws the conclusions.
     pub(crate) fn conclude(&mut self) {
         self.reasons = match self.life {
@@ -534,7 +543,14 @@ fn some(entries: &[ProcessEntry]) -> String {
 
 impl fmt::Display for ProcessFacts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {}", self.entry, state_word(self.state))?;
+        write!(out, "{}: ", self.entry)?;
+        self.fmt_state(out)
+    }
+}
+
+impl ProcessFacts {
+    fn fmt_state(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(state_word(self.state))?;
         match &self.call {
             Some(call) => write!(out, " in {call}")?,
             None => {
@@ -550,6 +566,13 @@ impl fmt::Display for ProcessFacts {
 
 impl fmt::Display for PipeFacts {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fmt_of(out, None)
+    }
+}
+
+impl PipeFacts {
+    /// Of the process with this number, which need not be named again.
+    fn fmt_of(&self, out: &mut fmt::Formatter<'_>, own: Option<u32>) -> fmt::Result {
         write!(out, "{}: ", stream_name(self.descriptor))?;
         match (&self.target, self.ours) {
             (Some(target), true) => write!(out, "{}, whose other end we hold", in_one_line(target))?,
@@ -566,11 +589,14 @@ impl fmt::Display for PipeFacts {
         if let Some(passed) = self.passed {
             write!(out, "; {} {} so far", bytes(passed), if self.descriptor == 0 { "written" } else { "read" })?;
         }
-        if !self.readers.is_empty() {
-            write!(out, "; read by {}", some(&self.readers))?;
-        }
-        if !self.writers.is_empty() {
-            write!(out, "; written by {}", some(&self.writers))?;
+        for (what, entries) in [("read", &self.readers), ("written", &self.writers)] {
+            let others = without(entries, own.unwrap_or_default());
+            match (others.len(), entries.len()) {
+                (_, 0) => {}
+                (0, _) => write!(out, "; {what} by it")?,
+                (some_others, all) if some_others < all => write!(out, "; {what} by it and {}", some(&others))?,
+                _ => write!(out, "; {what} by {}", some(&others))?,
+            }
         }
         Ok(())
     }
@@ -599,14 +625,16 @@ impl Explanation {
             write!(out, "\n  {reason}")?;
         }
         if let Some(process) = &self.process {
-            write!(out, "\n  {process}")?;
+            out.write_str("\n  ")?;
+            process.fmt_state(out)?;
             write!(out, "\n  parent {}, group {}, session {}", process.parent, process.group, process.session)?;
         }
         if !self.sees_processes {
             out.write_str("\n  the process table cannot be seen: /proc is missing or hidden")?;
         }
         for stream in &self.streams {
-            write!(out, "\n  {stream}")?;
+            out.write_str("\n  ")?;
+            stream.fmt_of(out, Some(self.pid))?;
         }
         self.fmt_output(out)?;
         for relative in &self.relatives {
@@ -799,15 +827,16 @@ mod tests {
         let [stdin, stdout, stderr] = explanation.streams.as_mut_slice() else { panic!() };
         (stdin.passed, stdin.waiting, stdin.readers) = (Some(1), Some(0), vec![entry(5)]);
         (stdout.passed, stdout.waiting, stdout.size) = (Some(12), Some(4096), Some(4096));
+        stdout.writers = vec![entry(5), entry(6)];
         stdout.tail = "ready\n\u{1b}[2Jgo".to_owned();
         *stderr = PipeFacts { descriptor: 2, target: Some("/dev/null".to_owned()), ..PipeFacts::default() };
         let expected = "\
 5 (tool --fast): running, started 1 min 23 s ago
   it waits for its input, which we hold open
-  5 (p5): sleeping in read on descriptor 7 (pipe:[10]); 1 thread, 1.5 s of processor time
+  sleeping in read on descriptor 7 (pipe:[10]); 1 thread, 1.5 s of processor time
   parent 1, group 1, session 1
-  stdin: pipe:[10], whose other end we hold; 0 bytes in it; 1 byte written so far; read by 5 (p5)
-  stdout: pipe:[11], whose other end we hold; 4096 bytes in it of 4096: full; 12 bytes read so far
+  stdin: pipe:[10], whose other end we hold; 0 bytes in it; 1 byte written so far; read by it
+  stdout: pipe:[11], whose other end we hold; 4096 bytes in it of 4096: full; 12 bytes read so far; written by it and 6 (p6)
   stderr: /dev/null
   the last output came 20 ms ago
   its stdout ends:

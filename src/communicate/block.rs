@@ -4,7 +4,7 @@
 use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::explain::{Explanation, Reason};
+use crate::explain::Explanation;
 use crate::handle::{self, ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Cause, ProcessEntry, Stream};
@@ -440,10 +440,8 @@ impl Talk<'_> {
         let survivors = self.stopper.as_ref().is_some_and(|(stopper, _)| stopper.leaves_survivors());
         let cut_off = self.cause != Cause::Overflow && STREAMS.iter().any(|&stream| self.machine.wants_to_read(stream));
         if survivors || cut_off {
-            let mut explanation = handle::explain(&self.child.subject(Some(self.machine)));
-            // It is about to be waited for.
-            explanation.reasons.retain(|reason| *reason != Reason::NotWaitedFor);
-            self.explanation = Some(Box::new(explanation));
+            let explanation = handle::explain(&self.child.subject(Some(self.machine)));
+            self.explanation = Some(Box::new(explanation.at_the_end()));
         }
     }
 }
