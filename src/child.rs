@@ -3,9 +3,11 @@
 
 use crate::command::{Command, Limit, Overflow, Stdio};
 use crate::deadline::Deadline;
+use crate::entry::write_visible;
 use crate::error::Error;
+use crate::explain::Explanation;
 use crate::filter::Sieve;
-use crate::handle::{ProcessHandle, StopReport};
+use crate::handle::{self, OurEnd, ProcessHandle, StopReport, Subject, TAIL_ASKED};
 use crate::machine::Machine;
 use crate::output::{Accepted, Stream, Usage};
 use crate::pipe::{PipeReader, PipeWriter};
@@ -17,6 +19,7 @@ use crate::stop::Stop;
 use crate::sys;
 use crate::tee::Tee;
 use crate::text::Text;
+use crate::trace;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -101,11 +104,19 @@ impl Command {
 
     /// Starts the command with streams that a verb has chosen.
     pub(crate) fn spawn_with(&self, streams: &[Option<Stdio>; 3]) -> Result<Child, Error> {
+        let started = self.start_with(streams);
+        started.inspect_err(trace::spawn_failed)
+    }
+
+    fn start_with(&self, streams: &[Option<Stdio>; 3]) -> Result<Child, Error> {
         let named = |error: Error| error.of_command(|| self.to_string());
         let streams = self.streams_with_targets(streams).map_err(named)?;
         let plan = Plan::resolve(self, &streams).map_err(named)?;
         let tee = Tee::open(&self.targets, self.line_max).map_err(named)?;
         let spills = self.open_spills(&streams).map_err(named)?;
+        if self.echo {
+            echo(self);
+        }
         if let Some(observer) = &self.observer {
             observer(self);
         }
@@ -170,6 +181,15 @@ impl Command {
         let [stdout_limit, stderr_limit] = &self.limits;
         Ok([open(stdout, stdout_limit)?, open(stderr, stderr_limit)?])
     }
+}
+
+/// Shows a line before it is run, as `set -x` does.
+pub(crate) fn echo(line: &dyn fmt::Display) {
+    let mut text = String::from("+ ");
+    // Writing to a string does not fail.
+    let _ = write_visible(&mut text, &line.to_string());
+    text.push('\n');
+    sys::terminal::remark(&text);
 }
 
 impl Child {
@@ -292,6 +312,51 @@ impl Child {
         let pipes = self.pipes();
         let stdin = &mut self.stdin;
         self.handle.stop_closing(stop, pipes, Some(&mut || *stdin = None))
+    }
+
+    /// What the process is doing, what its pipes look like, and why it does not come to its end, as far as it can be seen at this
+    /// moment: for people, and for the log of a program that waits for too long.
+    ///
+    /// Takes one look at the process table and never fails: what cannot be seen is left out. It neither waits for the process nor
+    /// changes anything.
+    ///
+    /// ```
+    /// use procession::{Command, Stdio};
+    ///
+    /// let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    /// if child.handle().wait_timeout(std::time::Duration::from_millis(100))?.is_none() {
+    ///     // 4711 (cat): running, started 100 ms ago
+    ///     //   it waits for its input, which we hold open
+    ///     //   ..
+    ///     eprintln!("{}", child.explain());
+    /// }
+    /// child.wait()?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[doc(alias = "hang")]
+    #[doc(alias = "diagnose")]
+    pub fn explain(&self) -> Explanation {
+        handle::explain(&self.subject(self.machine.as_ref()))
+    }
+
+    /// What we know of it, in the midst of a conversation as well.
+    pub(crate) fn subject<'a>(&'a self, machine: Option<&Machine>) -> Subject<'a> {
+        let ends = [
+            self.stdin.as_ref().map(|end| end.as_fd()),
+            self.stdout.as_ref().map(|end| end.as_fd()),
+            self.stderr.as_ref().map(|end| end.as_fd()),
+        ];
+        let mut streams = ends.map(|fd| OurEnd { fd, ..OurEnd::default() });
+        if let Some(machine) = machine {
+            let [stdin, outputs @ ..] = &mut streams;
+            stdin.passed = Some(machine.input().0).filter(|count| *count > 0 || stdin.fd.is_some());
+            for (end, stream) in outputs.iter_mut().zip([Stream::Stdout, Stream::Stderr]) {
+                let (count, tail) = machine.said(stream, TAIL_ASKED);
+                end.passed = Some(count).filter(|count| *count > 0 || end.fd.is_some());
+                end.tail = tail;
+            }
+        }
+        Subject { handle: &self.handle, streams, heard: machine.and_then(Machine::heard) }
     }
 
     /// The pipes that its output comes by: whoever holds them belongs to its tree.

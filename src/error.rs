@@ -1,7 +1,8 @@
 //! The one error of the library: what ran, which step failed, why, and the last thing the child said. Holds plain data, so
 //! that every module can speak it.
 
-use crate::output::{self, Output};
+use crate::entry;
+use crate::output::Output;
 use crate::text::{DecodeError, UnknownEncoding};
 use std::borrow::Cow;
 use std::error;
@@ -245,7 +246,7 @@ impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = &*self.inner;
         if !inner.output.command.is_empty() {
-            write!(out, "{}: ", shortened(&inner.output.command))?;
+            write!(out, "{}: ", entry::shortened(&inner.output.command, COMMAND_CHARS))?;
         }
         if let Some(step) = &inner.step {
             out.write_str(step)?;
@@ -258,30 +259,18 @@ impl fmt::Display for Error {
         }
         out.write_str(&self.reason())?;
         if !inner.output.survivors.is_empty() {
-            write!(out, "; still alive: {}", output::list(&inner.output.survivors))?;
+            write!(out, "; still alive: {}", entry::list(&inner.output.survivors))?;
         }
-        let tail = tail(&inner.output.stderr.bytes);
+        for reason in inner.output.reasons(&inner.output.survivors) {
+            write!(out, "; {reason}")?;
+        }
+        let tail = entry::tail(&inner.output.stderr.bytes, TAIL_LINES, TAIL_BYTES);
         if !tail.is_empty() {
             out.write_str("; stderr ends:\n")?;
-            output::write_visible(out, &tail)?;
+            entry::write_visible(out, &tail)?;
         }
         Ok(())
     }
-}
-
-/// The beginning of a command line; the whole is in the record.
-fn shortened(line: &str) -> Cow<'_, str> {
-    match line.char_indices().nth(COMMAND_CHARS) {
-        Some((end, _)) => Cow::from(format!("{}…", line.get(..end).unwrap_or_default())),
-        None => Cow::from(line),
-    }
-}
-
-/// The last lines, bounded in number and in bytes.
-fn tail(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(bytes.len().saturating_sub(TAIL_BYTES)..).unwrap_or_default());
-    let lines: Vec<&str> = text.trim_end().lines().collect();
-    lines.get(lines.len().saturating_sub(TAIL_LINES)..).unwrap_or_default().join("\n")
 }
 
 impl fmt::Debug for Error {

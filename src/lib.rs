@@ -7,8 +7,12 @@ mod signal;
 mod status;
 mod deadline;
 mod text;
+mod entry;
+mod explain;
 mod output;
 mod error;
+#[cfg_attr(not(feature = "tracing"), path = "trace_absent.rs")]
+mod trace;
 mod stop;
 mod pipe;
 mod command;
@@ -29,6 +33,7 @@ pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Resource
 pub use converse::{Conversation, Pattern, Reply};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
+pub use explain::{Explanation, Life, PipeFacts, ProcessFacts, Reason, SystemCall};
 pub use handle::{ProcessHandle, StopReport};
 pub use live::{Chunks, Line, Lines, OwnedLine};
 pub use output::{Captured, Cause, Completeness, Output, Piece, ProcessEntry, Stream, Usage};

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 
@@ -21,6 +21,7 @@ pub(crate) struct Machine {
     stdout: Sink,
     stderr: Sink,
     marks: Option<Vec<Mark>>,
+    heard: Option<Instant>,
 }
 
 /// Beyond so many pieces those of one stream are no longer kept apart.
@@ -38,7 +39,7 @@ impl Machine {
     /// For a child whose standard input may be a pipe of ours, and whose streams may be captured.
     pub(crate) fn new(stdin: bool, stdout: Option<&Limit>, stderr: Option<&Limit>) -> Machine {
         let feed = Feed { open: stdin, ..Feed::default() };
-        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), marks: None }
+        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), marks: None, heard: None }
     }
 
     /// Adds input behind what is still to be written. False if the input has been ended already.
@@ -207,6 +208,24 @@ impl Machine {
     /// What was collected, without a copy.
     pub(crate) fn into_captured(self) -> [Captured; 2] {
         [self.stdout.into_captured(), self.stderr.into_captured()]
+    }
+
+    /// How much of a stream was read, and the last bytes of what was kept.
+    pub(crate) fn said(&self, stream: Stream, bytes_max: usize) -> (u64, Vec<u8>) {
+        let sink = self.sink(stream);
+        let last = if sink.tail.is_empty() { &sink.head } else { &sink.tail };
+        let start = last.len().saturating_sub(bytes_max);
+        (sink.total, last.get(start..).unwrap_or_default().to_vec())
+    }
+
+    /// When output was read last; the driver says so once per wake-up.
+    pub(crate) fn heard_at(&mut self, moment: Instant) {
+        self.heard = Some(moment);
+    }
+
+    /// When output was read last.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.heard
     }
 
     fn sink(&self, stream: Stream) -> &Sink {

@@ -2,13 +2,14 @@
 //! timeout and one stop. How bytes are moved and processes waited for is decided where it is for a single command; where a filter
 //! stands between two commands, bytes pass through us.
 
-use crate::child::{Child, KillOnDrop};
+use crate::child::{self, Child, KillOnDrop};
 use crate::command::{CONTEXT, Command, Filter, Input, Opened, Stdio, Target};
 use crate::communicate::{Ending, Enough, Party, Purpose, Talk, Until, Watch, drive};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::explain::Explanation;
 use crate::filter::{OpenFilter, Sieve};
-use crate::handle::{self, ProcessHandle, StopReport, stop_all};
+use crate::handle::{self, ProcessHandle, StopReport, explain_all, stop_all};
 use crate::live::{Chunks, Line, Lines, ShowChunks, ShowLines, ShowText};
 use crate::machine::Machine;
 use crate::output::{Accepted, Captured, Cause, Completeness, Output, Stream, Usage};
@@ -19,6 +20,7 @@ use crate::stop::Stop;
 use crate::text::Text;
 use std::fmt;
 use std::ops::{BitOr, ControlFlow};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +54,7 @@ pub struct Pipeline {
     pipefail: bool,
     timeout: Option<Duration>,
     stop: Option<Stop>,
+    echo: bool,
 }
 
 /// Joining.
@@ -119,7 +122,7 @@ impl BitOr for Pipeline {
 impl FromIterator<Command> for Pipeline {
     fn from_iter<I: IntoIterator<Item = Command>>(stages: I) -> Pipeline {
         let stages = stages.into_iter().collect();
-        Pipeline { stages, filters: Vec::new(), pipefail: true, timeout: None, stop: None }
+        Pipeline { stages, filters: Vec::new(), pipefail: true, timeout: None, stop: None, echo: false }
     }
 }
 
@@ -162,6 +165,13 @@ impl Pipeline {
     /// How every stage is stopped, instead of by its own plan.
     pub fn stop(mut self, stop: Stop) -> Pipeline {
         self.stop = Some(stop);
+        self
+    }
+
+    /// Prints the whole pipeline as one shell line to this program's standard error just before it is started; see
+    /// [`Command::echo`]. The stages then print nothing of their own.
+    pub fn echo(mut self) -> Pipeline {
+        self.echo = true;
         self
     }
 
@@ -341,6 +351,9 @@ impl Pipeline {
         let Some(last) = self.stages.len().checked_sub(1) else {
             return Err(Error::invalid("a pipeline without a command"));
         };
+        if self.echo {
+            child::echo(self);
+        }
         let collects = streams == Some(Streams::Collected);
         let mut children: Vec<Child> = Vec::with_capacity(self.stages.len());
         let (mut from_before, mut relays) = (None, Vec::new());
@@ -381,7 +394,9 @@ impl Pipeline {
             };
             let stderr = own_stderr.or_else(|| collects.then(Stdio::piped));
             // While the others are being started, a failure stops those that run.
-            let mut child = shown.as_ref().unwrap_or(stage).spawn_with(&[stdin, stdout, stderr])?;
+            let stage = shown.as_ref().unwrap_or(stage);
+            let quiet = (self.echo && stage.echo).then(|| Command { echo: false, ..stage.clone() });
+            let mut child = quiet.as_ref().unwrap_or(stage).spawn_with(&[stdin, stdout, stderr])?;
             child.settings.kill_on_drop = KillOnDrop::Always;
             child.sieve = Sieve::new(filters);
             if let Some(stop) = &self.stop {
@@ -544,6 +559,27 @@ impl PipelineChild {
         stopped
     }
 
+    /// What every stage is doing and why the whole does not come to its end; see [`Child::explain`]. One look at the process table
+    /// for all stages.
+    pub fn explain(&self) -> Explanation {
+        let mut subjects: Vec<_> = self.children.iter().map(|child| child.subject(child.machine.as_ref())).collect();
+        // The ends of the whole are those of the outer stages.
+        if let Some([stdin, ..]) = subjects.first_mut().map(|first| &mut first.streams) {
+            stdin.fd = self.stdin.as_ref().map(|end| end.as_fd());
+        }
+        let last = subjects.last_mut().filter(|_| self.stdout.is_some());
+        if let Some([_, stdout, _]) = last.map(|last| &mut last.streams) {
+            stdout.fd = self.stdout.as_ref().map(|end| end.as_fd());
+        }
+        Explanation::of_stages(&self.line, explain_all(&subjects))
+    }
+
+    /// What was left behind by any stage.
+    fn explained(&self, stages: &[Output]) -> Option<Box<Explanation>> {
+        let explained: Vec<Explanation> = stages.iter().filter_map(|stage| stage.explanation().cloned()).collect();
+        (!explained.is_empty()).then(|| Box::new(Explanation::of_stages(&self.line, explained)))
+    }
+
     /// Stops all stages by one plan, or each by its own. The ends are lent to the stages.
     fn stop_stages(&mut self, plan: Option<&Stop>) -> Result<Vec<StopReport>, Error> {
         let mut stdin = self.children.first_mut().and_then(|first| first.stdin.take());
@@ -611,15 +647,15 @@ impl PipelineChild {
         let mut talks: Vec<Talk<'_>> =
             self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
         let ending = drive(&mut talks, deadline, stops, watch);
-        let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors, talk.failure)).collect();
+        let ends: Vec<_> = talks.into_iter().map(Talk::into_closing).collect();
         match ending {
             Ok(Ending::Over) => {
                 let overflowed: Vec<_> = machines.iter().map(Machine::overflowed).collect();
                 let parts = machines.into_iter().zip(&self.children).zip(ends);
                 let mut failure = None;
-                let stages = parts.map(|((machine, child), (cause, survivors, failed))| {
-                    failure = failure.take().or(failed);
-                    Output { survivors, ..child.record(machine, cause) }
+                let stages = parts.map(|((machine, child), mut closing)| {
+                    failure = failure.take().or(closing.failure.take());
+                    child.record(machine, closing)
                 });
                 let output = self.record(stages.collect());
                 match (failure, output.cause) {
@@ -697,6 +733,7 @@ impl PipelineChild {
             cause: cause(&stages),
             usage: usage(&stages),
             survivors: stages.iter().flat_map(|stage| stage.survivors.clone()).collect(),
+            explanation: self.explained(&stages),
             ..Output::default()
         };
         output.accepted = if accepted { Accepted::Any } else { Accepted::Codes(Vec::new()) };
@@ -815,26 +852,23 @@ impl Party for PipelineChild {
             self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
         let watch = &mut Relays { relays: &self.relays, watch: &mut Until(enough) };
         let ending = drive(&mut talks, deadline, false, watch);
-        let ends: Vec<_> = talks.into_iter().map(|talk| (talk.cause, talk.survivors, talk.failure)).collect();
+        let mut ends: Vec<_> = talks.into_iter().map(Talk::into_closing).collect();
         self.take_ends();
-        let over = matches!(ending, Ok(Ending::Over));
+        let failure = ends.iter_mut().find_map(|closing| closing.failure.take());
         let overflowed: Vec<_> = machines.iter().map(Machine::overflowed).collect();
-        let parts = machines.iter().zip(&self.children).zip(&ends);
-        let stages = parts.map(|((machine, child), (cause, survivors, _))| {
-            let cause = if over { *cause } else { Cause::Running };
-            Output { survivors: survivors.clone(), ..child.snapshot(machine, cause) }
-        });
-        let failed = ends.iter().any(|(.., failure)| failure.is_some());
-        let result = match ending {
-            Ok(_) if failed || (over && overflowed.iter().any(Option::is_some)) => {
+        let has_overflowed = ends.iter().any(|closing| closing.cause == Cause::Overflow);
+        let result = match (ending, failure) {
+            (Ok(ending), None) if !has_overflowed => Ok(ending),
+            (Ok(_), failure) => {
+                let parts = machines.iter().zip(&self.children).zip(ends);
+                let stages = parts.map(|((machine, child), closing)| child.snapshot(machine, closing));
                 let output = self.record(stages.collect());
-                Err(match ends.into_iter().find_map(|(.., failure)| failure) {
+                Err(match failure {
                     Some(failure) => failure.with_output(output),
                     None => self.overflow(&overflowed, output),
                 })
             }
-            Ok(ending) => Ok(ending),
-            Err(error) => Err(error.with_output(self.record(stages.collect()))),
+            (Err(error), _) => Err(error.with_output(self.snapshot(&machines, Cause::Running))),
         };
         self.keep(machines);
         result

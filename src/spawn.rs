@@ -103,6 +103,7 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
         secrets: plan.secrets.clone(),
         foreground: bound.foreground,
     });
+    handle.span().spawned(route);
     let [stdin, stdout, stderr] = bound.ours;
     Ok(Spawned {
         handle,

@@ -72,6 +72,7 @@ pub struct Command {
     pub(crate) attributes: Attributes,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) track: bool,
+    pub(crate) echo: bool,
     pub(crate) observer: Option<Observer>,
     pub(crate) input: Option<Input>,
     pub(crate) timeout: Option<Duration>,
@@ -145,6 +146,7 @@ impl Command {
             attributes: Attributes::default(),
             hooks: Vec::new(),
             track: false,
+            echo: false,
             observer: None,
             input: None,
             timeout: None,
@@ -519,6 +521,25 @@ impl Command {
     /// line of descent. The variable is called `PROCESSION_TREE`.
     pub fn track_descendants(mut self) -> Command {
         self.track = true;
+        self
+    }
+
+    /// Prints the command as a shell line, with `+ ` in front, to this program's standard error just before it is started, as
+    /// `set -x` does in a shell. Secrets are masked and control characters made visible. A standard error that is closed, or takes
+    /// nothing, is no error.
+    ///
+    /// ```
+    /// use procession::Command;
+    ///
+    /// // + make -j8 'PREFIX=/opt/my tools'
+    /// let make = Command::new("make").args(["-j8", "PREFIX=/opt/my tools"]).echo();
+    /// # Command::new("true").secret_arg("hunter2").echo().check_call()?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[doc(alias = "verbose")]
+    #[doc(alias = "xtrace")]
+    pub fn echo(mut self) -> Command {
+        self.echo = true;
         self
     }
 

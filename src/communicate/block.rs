@@ -4,7 +4,8 @@
 use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle::{ProcessHandle, Progress, Stopper};
+use crate::explain::Explanation;
+use crate::handle::{self, ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS, Trouble};
 use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
@@ -13,7 +14,7 @@ use crate::sys::{self, procfs};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a conversation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +65,7 @@ const AHEAD: usize = 256 * 1024;
 /// the plan of its command, if `stops`; otherwise the conversations are left to be continued.
 ///
 /// # Errors
-/// A failure of the system. What a target or an onlooker fails with stops the processes first and is found in
-/// [`Talk::failure`].
+/// A failure of the system. What a target or a filter fails with stops the processes first and is found in the [`Closing`].
 pub(crate) fn drive(
     talks: &mut [Talk<'_>],
     deadline: Deadline,
@@ -166,10 +166,7 @@ enum Decision {
 pub(crate) struct Talk<'a> {
     pub(crate) child: &'a mut Child,
     pub(crate) machine: &'a mut Machine,
-    /// Why it is over, once it is.
-    pub(crate) cause: Cause,
-    /// Who was alive after a stop.
-    pub(crate) survivors: Vec<ProcessEntry>,
+    closing: Closing,
     ready: Ready,
     /// The process has ended; it is not reaped before the conversation is over.
     exited: bool,
@@ -188,8 +185,25 @@ pub(crate) struct Talk<'a> {
     pub(crate) is_over: bool,
     /// Standard output is not read for now: whoever gets it has enough.
     pub(crate) is_paused: bool,
-    /// What a target failed with, first.
+}
+
+/// How a conversation came to its end.
+#[derive(Debug)]
+pub(crate) struct Closing {
+    /// Why it is over.
+    pub(crate) cause: Cause,
+    /// Who was alive after a stop.
+    pub(crate) survivors: Vec<ProcessEntry>,
+    /// Why something was left behind.
+    pub(crate) explanation: Option<Box<Explanation>>,
+    /// What a target or a filter failed with, first.
     pub(crate) failure: Option<Error>,
+}
+
+impl From<Cause> for Closing {
+    fn from(cause: Cause) -> Closing {
+        Closing { cause, survivors: Vec::new(), explanation: None, failure: None }
+    }
 }
 
 impl<'a> Talk<'a> {
@@ -197,8 +211,7 @@ impl<'a> Talk<'a> {
         Talk {
             child,
             machine,
-            cause: Cause::Ended,
-            survivors: Vec::new(),
+            closing: Closing::from(Cause::Ended),
             // What can be written now need not be waited for; what can be read now is most likely nothing.
             ready: Ready { stdin: true, streams: [false; 2] },
             exited: false,
@@ -210,8 +223,12 @@ impl<'a> Talk<'a> {
             has_seen_enough: false,
             is_over: false,
             is_paused: false,
-            failure: None,
         }
+    }
+
+    /// How it ended. Of a conversation that goes on, as if it had.
+    pub(crate) fn into_closing(self) -> Closing {
+        self.closing
     }
 
     /// Our ends become non-blocking; the child's are other descriptions and stay as they are.
@@ -247,7 +264,11 @@ impl<'a> Talk<'a> {
             };
             if close.map_err(|error| Error::io("write stdin", error))? {
                 self.child.stdin = None;
+                self.tell_of_input();
             }
+        }
+        if ready.streams.contains(&true) {
+            self.machine.heard_at(Instant::now());
         }
         for (stream, ready) in STREAMS.into_iter().zip(ready.streams) {
             if ready && self.machine.wants_to_read(stream) {
@@ -273,7 +294,8 @@ impl<'a> Talk<'a> {
         let now = || if clocked { self.child.settings.started_at.elapsed() } else { Duration::ZERO };
         // A target does not hold up a stop, nor a timeout.
         let until = if self.stopper.is_some() { Deadline::now() } else { deadline.earlier(self.child.drain) };
-        let (tee, failure, has_seen_enough) = (&mut self.child.tee, &mut self.failure, &mut self.has_seen_enough);
+        let (tee, failure, has_seen_enough) =
+            (&mut self.child.tee, &mut self.closing.failure, &mut self.has_seen_enough);
         let (mut marks, sieve) = (Vec::new(), &mut self.child.sieve);
         let ended = self.machine.read(stream, |buffer, max| {
             prepare_memory(buffer, prepared);
@@ -315,6 +337,7 @@ impl<'a> Talk<'a> {
         })?;
         if ended {
             *end = None;
+            self.child.handle.span().stream_ended(stream, || self.machine.said(stream, 0).0);
             self.end(place, stream, until, watch);
         }
         Ok(())
@@ -322,10 +345,10 @@ impl<'a> Talk<'a> {
 
     /// Tells everybody that no more will come of a stream.
     fn end(&mut self, place: usize, stream: Stream, until: Deadline, watch: &mut dyn Watch) {
-        if self.failure.is_none() && !self.child.tee.is_empty() {
-            self.failure = self.child.tee.end(stream, self.child.settings.started_at.elapsed(), until).err();
+        if self.closing.failure.is_none() && !self.child.tee.is_empty() {
+            self.closing.failure = self.child.tee.end(stream, self.child.settings.started_at.elapsed(), until).err();
         }
-        self.has_seen_enough |= self.failure.is_some() || watch.end(place, stream).is_break();
+        self.has_seen_enough |= self.closing.failure.is_some() || watch.end(place, stream).is_break();
     }
 
     /// What the facts mean. Sets `until`.
@@ -357,6 +380,7 @@ impl<'a> Talk<'a> {
             } else if stops {
                 self.begin_stop(Cause::Timeout);
             } else {
+                self.child.handle.span().timed_out();
                 return Ok(Decision::TimedOut);
             }
             return self.decide(deadline, stops);
@@ -366,8 +390,11 @@ impl<'a> Talk<'a> {
     }
 
     fn begin_stop(&mut self, cause: Cause) {
+        if cause == Cause::Timeout {
+            self.child.handle.span().timed_out();
+        }
         self.stopper = Some((Stopper::new(&self.child.settings.stop), self.child.pipes()));
-        self.cause = cause;
+        self.closing.cause = cause;
     }
 
     /// Once: a conversation that is continued goes on with the drain that has begun.
@@ -393,7 +420,8 @@ impl<'a> Talk<'a> {
             Progress::Over => {
                 self.begin_drain(self.child.settings.drain.min(DRAIN_AFTER_STOP));
                 // What exceeds the limit is not read any more, so there is no end of file to wait for.
-                let over = self.machine.is_done() || self.cause == Cause::Overflow || self.child.drain.has_passed();
+                let over =
+                    self.machine.is_done() || self.closing.cause == Cause::Overflow || self.child.drain.has_passed();
                 self.until = (!over).then_some(self.child.drain);
                 Ok(over.then_some(Decision::Over))
             }
@@ -479,6 +507,7 @@ impl<'a> Talk<'a> {
         if self.machine.overflowed().is_none() {
             self.read_what_is_there(place, deadline, watch)?;
         }
+        self.explain_what_is_left();
         for stream in STREAMS {
             if self.machine.wants_to_read(stream) {
                 let end = match stream {
@@ -487,6 +516,7 @@ impl<'a> Talk<'a> {
                 };
                 let holders = end.map(|end| holders(&self.child.handle, &end));
                 self.machine.cut_off(stream, holders.unwrap_or_default());
+                self.child.handle.span().stream_cut_off(stream, || self.machine.said(stream, 0).0);
                 self.end(place, stream, Deadline::now(), watch);
             }
         }
@@ -500,8 +530,29 @@ impl<'a> Talk<'a> {
         self.child.settings.kill_on_drop = KillOnDrop::No;
         let ended = self.child.handle.wait_ended(Deadline::after(LOOK))?;
         let report = stopper.report(&self.child.handle, ended.map(|ended| ended.status));
-        self.survivors = report.survivors().to_vec();
+        self.closing.survivors = report.survivors().to_vec();
         Ok(())
+    }
+}
+
+/// What is told to those who look on.
+impl Talk<'_> {
+    fn tell_of_input(&self) {
+        if self.machine.input().1 {
+            self.child.handle.span().input_refused();
+        }
+    }
+
+    /// Looks around, before the pipes are closed, if a stop has left survivors or a pipe has not come to its end. What exceeded its
+    /// limit was not read to the end, and there is nothing to be explained about that.
+    fn explain_what_is_left(&mut self) {
+        let survivors = self.stopper.as_ref().is_some_and(|(stopper, _)| stopper.leaves_survivors());
+        let cut_off =
+            self.closing.cause != Cause::Overflow && STREAMS.iter().any(|&stream| self.machine.wants_to_read(stream));
+        if survivors || cut_off {
+            let explanation = handle::explain(&self.child.subject(Some(self.machine)));
+            self.closing.explanation = Some(Box::new(explanation.at_the_end()));
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Captured, Cause, Output, Stream};
 use crate::status::ExitStatus;
-pub(crate) use block::{Ending, Talk, Watch, drive};
+pub(crate) use block::{Closing, Ending, Talk, Watch, drive};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -97,23 +97,22 @@ impl Party for Child {
         let Some(mut machine) = self.machine.take() else { return Ok(Ending::Over) };
         let mut talk = Talk::new(self, &mut machine);
         let ending = drive(std::slice::from_mut(&mut talk), deadline, false, &mut Until(enough));
-        let (cause, survivors, failure) = (talk.cause, talk.survivors, talk.failure);
-        let cause = if ending.is_ok() { cause } else { Cause::Running };
-        let overflowed = machine.overflowed().filter(|_| cause == Cause::Overflow);
-        let failure = match (ending, failure) {
-            (Ok(ending), None) if overflowed.is_none() => {
-                self.machine = Some(machine);
-                return Ok(ending);
+        let mut closing = talk.into_closing();
+        let failure = closing.failure.take();
+        let overflowed = machine.overflowed().filter(|_| closing.cause == Cause::Overflow);
+        let result = match (ending, failure) {
+            (Ok(ending), None) if overflowed.is_none() => Ok(ending),
+            (Ok(_), failure) => {
+                let output = self.snapshot(&machine, closing);
+                Err(match failure {
+                    Some(failure) => failure.with_output(output),
+                    None => self.overflow(overflowed, output),
+                })
             }
-            (Ok(_), None) => None,
-            (Ok(_), Some(failure)) | (Err(failure), _) => Some(failure),
+            (Err(error), _) => Err(error.with_output(self.snapshot(&machine, Cause::Running))),
         };
-        let output = Output { survivors, ..self.snapshot(&machine, cause) };
         self.machine = Some(machine);
-        Err(match failure {
-            Some(failure) => failure.with_output(output),
-            None => self.overflow(overflowed, output),
-        })
+        result
     }
 
     fn add_input(&mut self, input: Input) -> Result<(), Error> {
@@ -378,11 +377,11 @@ impl Child {
     ) -> Result<Output, Error> {
         let mut talk = Talk::new(self, &mut machine);
         let ending = drive(std::slice::from_mut(&mut talk), deadline, stops, watch);
-        let (cause, survivors, failure) = (talk.cause, talk.survivors, talk.failure);
+        let mut closing = talk.into_closing();
         match ending {
             Ok(Ending::Over) => {
-                let overflowed = machine.overflowed();
-                let output = Output { survivors, ..self.record(machine, cause) };
+                let (overflowed, failure, cause) = (machine.overflowed(), closing.failure.take(), closing.cause);
+                let output = self.record(machine, closing);
                 match (failure, cause) {
                     (Some(failure), _) => Err(failure.with_output(output)),
                     (None, Cause::Timeout) => Err(Error::new(ErrorKind::Timeout).with_output(output)),
@@ -462,17 +461,20 @@ impl Child {
     }
 
     /// The record at the end of a conversation.
-    pub(crate) fn record(&self, mut machine: Machine, cause: Cause) -> Output {
+    pub(crate) fn record(&self, mut machine: Machine, closing: Closing) -> Output {
         let (input, marks) = (machine.input(), machine.take_marks());
-        Output { marks, ..self.record_of(machine.into_captured(), input, cause) }
+        Output { marks, ..self.record_of(machine.into_captured(), input, closing) }
     }
 
-    /// The record in the middle of a conversation.
-    pub(crate) fn snapshot(&self, machine: &Machine, cause: Cause) -> Output {
-        Output { marks: machine.marks().to_vec(), ..self.record_of(machine.snapshot(), machine.input(), cause) }
+    /// The record of a conversation that may go on.
+    pub(crate) fn snapshot(&self, machine: &Machine, closing: impl Into<Closing>) -> Output {
+        Output {
+            marks: machine.marks().to_vec(),
+            ..self.record_of(machine.snapshot(), machine.input(), closing.into())
+        }
     }
 
-    fn record_of(&self, captured: [Captured; 2], input: (u64, bool), cause: Cause) -> Output {
+    fn record_of(&self, captured: [Captured; 2], input: (u64, bool), closing: Closing) -> Output {
         let [stdout, stderr] = captured;
         let (input_accepted, input_refused) = input;
         let ended = self.handle.ended();
@@ -488,8 +490,9 @@ impl Child {
             usage: ended.and_then(|ended| ended.usage),
             started: Some(self.settings.started),
             elapsed: self.settings.started_at.elapsed(),
-            cause,
-            survivors: Vec::new(),
+            cause: closing.cause,
+            survivors: closing.survivors,
+            explanation: closing.explanation,
             text: self.settings.text,
             stages: Vec::new(),
             marks: Vec::new(),

@@ -4,11 +4,13 @@
 //! A child is reaped by `waitid` on its descriptor, under the same lock as every signal that goes by number, so a number is
 //! never used after the kernel could have given it to another process. Nothing here waits for any child but its own.
 
+mod explain;
 mod notice;
 mod orphans;
 mod stopper;
 mod tree;
 
+pub(crate) use explain::{OurEnd, Subject, TAIL_ASKED, explain, explain_all};
 pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub use stopper::StopReport;
@@ -22,11 +24,13 @@ use crate::status::ExitStatus;
 use crate::stop::Stop;
 use crate::sys::wait::{self, Patience, Rusage, Who};
 use crate::sys::{self, poll};
+use crate::trace::ChildSpan;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,6 +94,9 @@ impl Foreground {
 
 struct Inner {
     birth: Birth,
+    serial: u64,
+    born: Instant,
+    span: ChildSpan,
     /// Set once, when the process was reaped. The lock is held while a number is used.
     ended: Mutex<Option<Ended>>,
 }
@@ -103,13 +110,28 @@ pub(crate) struct Ended {
 
 impl ProcessHandle {
     pub(crate) fn new(birth: Birth) -> ProcessHandle {
-        ProcessHandle { inner: Arc::new(Inner { birth, ended: Mutex::new(None) }) }
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let serial = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+        let span = ChildSpan::new(serial, birth.pid, &birth.line);
+        let ended = Mutex::new(None);
+        ProcessHandle { inner: Arc::new(Inner { birth, serial, born: Instant::now(), span, ended }) }
     }
 
     /// The process's number. It stays the same after the end, when the system may have given it to another process.
     #[doc(alias = "pid")]
     pub fn id(&self) -> u32 {
         self.inner.birth.pid as u32
+    }
+
+    /// A number of this process among all that this program has started: it begins at 1, grows with each, and unlike
+    /// [`id`](Self::id) is never used again. For logs and maps.
+    pub fn serial(&self) -> u64 {
+        self.inner.serial
+    }
+
+    /// Where what happens to it is told.
+    pub(crate) fn span(&self) -> &ChildSpan {
+        &self.inner.span
     }
 
     /// The descriptor of the process, which becomes readable when it has ended: for a poll or select loop of your own. A
@@ -362,7 +384,7 @@ impl ProcessHandle {
         if let Some(ended) = self.inner.birth.notice.wait_without_descriptor(deadline) {
             let ended = ended.map_err(|error| self.error("wait", error))?;
             let known = ended.map(|status| Ended { status, usage: None });
-            return Ok(known.map(|ended| self.close(&mut self.lock(), ended)).is_some());
+            return Ok(known.map(|ended| self.close(self.lock(), ended)).is_some());
         }
         self.wait_by_looking(deadline)
     }
@@ -401,7 +423,7 @@ impl ProcessHandle {
 
     /// Reaps it under the lock. `None` if it has not ended.
     pub(crate) fn reap(&self, patience: Patience) -> Result<Option<Ended>, Error> {
-        let mut guard = self.lock();
+        let guard = self.lock();
         if let Some(ended) = *guard {
             return Ok(Some(ended));
         }
@@ -414,7 +436,7 @@ impl ProcessHandle {
             },
             Err(error) => return Err(self.error("waitid", error)),
         };
-        Ok(Some(self.close(&mut guard, ended)))
+        Ok(Some(self.close(guard, ended)))
     }
 
     /// The status after somebody else reaped it: from the descriptor where the kernel keeps it (Linux 6.15), else unknown.
@@ -430,11 +452,18 @@ impl ProcessHandle {
     }
 
     /// Keeps the end and gives the terminal back.
-    fn close(&self, guard: &mut Option<Ended>, ended: Ended) -> Ended {
+    fn close(&self, mut guard: MutexGuard<'_, Option<Ended>>, ended: Ended) -> Ended {
         if let Some(foreground) = &self.inner.birth.foreground {
             foreground.take_back(|group| group == self.inner.birth.pid);
         }
-        *guard.get_or_insert(ended)
+        let first = guard.is_none();
+        let ended = *guard.get_or_insert(ended);
+        // Whoever is told may ask the handle.
+        drop(guard);
+        if first {
+            self.inner.span.exited(ended.status, ended.usage);
+        }
+        ended
     }
 }
 
@@ -468,7 +497,9 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).is_none() {
             let notice = std::mem::take(&mut self.birth.notice);
-            orphans::adopt(self.birth.pid, notice);
+            if orphans::adopt(self.birth.pid, notice) {
+                self.span.dropped();
+            }
         }
     }
 }

@@ -17,15 +17,17 @@ static ORPHANS: Mutex<Vec<Orphan>> = Mutex::new(Vec::new());
 /// So that the usual case, no orphans, costs one read of memory.
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
-/// Reaps a process if it has ended, else remembers it.
-pub(super) fn adopt(pid: i32, notice: Notice) {
+/// Reaps a process if it has ended, else remembers it. True if it still runs.
+pub(super) fn adopt(pid: i32, notice: Notice) -> bool {
     reap_orphans();
     let orphan = Orphan { pid, notice };
-    if !orphan.reap() {
+    let runs = !orphan.reap();
+    if runs {
         let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
         orphans.push(orphan);
         COUNT.store(orphans.len(), Ordering::Relaxed);
     }
+    runs
 }
 
 /// Reaps those that have ended.

@@ -129,7 +129,10 @@ impl Stopper {
                     self.look(handle, pipes);
                 }
                 match step.action {
-                    Action::CloseStdin => close_stdin(),
+                    Action::CloseStdin => {
+                        handle.span().stop_step("close stdin", handle.id());
+                        close_stdin();
+                    }
                     Action::Signal(Signal::KILL) => {
                         self.freeze(handle, pipes);
                         self.signal(handle, Signal::KILL)?;
@@ -154,6 +157,11 @@ impl Stopper {
         let others = self.members.iter().filter(|member| member.is_alive()).map(|m| handle.entry(m.stat.pid));
         let survivors = own.into_iter().chain(others).collect();
         StopReport { status, steps_taken: self.next, survivors }
+    }
+
+    /// Whether somebody is still alive, once the plan is over.
+    pub(crate) fn leaves_survivors(&self) -> bool {
+        !self.exited || self.members.iter().any(Member::is_alive)
     }
 
     fn last_action(&self) -> Option<Action> {
@@ -203,9 +211,14 @@ impl Stopper {
         let by_group = self.plan.scope != Scope::Process && handle.inner.birth.leads_group;
         if by_group {
             // At once for the whole group, so that no member is missed that is born meanwhile.
+            handle.span().stop_step(signal, format_args!("group {}", handle.id()));
             handle.send_signal_group(signal)?;
         } else {
+            handle.span().stop_step(signal, handle.id());
             handle.send_signal(signal)?;
+        }
+        for member in &self.members {
+            handle.span().stop_step(signal, member.stat.pid);
         }
         self.signal_members(signal);
         // A stopped process acts on the signal when it is continued.

@@ -64,17 +64,31 @@ fn is_over(stat: &Stat) -> bool {
 /// Adds to `known` the living processes that belong to the roots, without the root itself. True if there were new ones.
 pub(super) fn refresh(roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
     let table = procfs::table();
-    let found =
-        find(&table, roots, known, |stat| roots.mark.is_some_and(|mark| procfs::has_environment(stat.pid, mark)));
+    let held: HashSet<i32> = procfs::pipe_writers(roots.pipes).into_iter().collect();
+    let found = find(&table, roots, &held, known, |stat| is_marked(stat, roots));
     let before = known.len();
     known.extend(found.into_iter().filter_map(|stat| Member::hold(stat.clone())));
     known.len() > before
 }
 
+/// The living processes of a table that belong to the roots, when those that can write to its pipes are known.
+pub(super) fn members<'t>(table: &'t [Stat], roots: &Roots<'_>, held: &HashSet<i32>) -> Vec<&'t Stat> {
+    find(table, roots, held, &[], |stat| is_marked(stat, roots))
+}
+
+fn is_marked(stat: &Stat, roots: &Roots<'_>) -> bool {
+    roots.mark.is_some_and(|mark| procfs::has_environment(stat.pid, mark))
+}
+
 /// The pure part: who in the table belongs to the roots and is not known yet.
-fn find<'t>(table: &'t [Stat], roots: &Roots<'_>, known: &[Member], marked: impl Fn(&Stat) -> bool) -> Vec<&'t Stat> {
+fn find<'t>(
+    table: &'t [Stat],
+    roots: &Roots<'_>,
+    held: &HashSet<i32>,
+    known: &[Member],
+    marked: impl Fn(&Stat) -> bool,
+) -> Vec<&'t Stat> {
     let own = std::process::id() as i32;
-    let held: HashSet<i32> = procfs::pipe_writers(roots.pipes).into_iter().collect();
     let mut inside: HashSet<i32> = known.iter().map(|member| member.stat.pid).chain(roots.pid).collect();
     let forbidden = ancestors(table);
     let mut found = Vec::new();
@@ -118,11 +132,12 @@ mod tests {
     use super::*;
 
     fn stat(pid: i32, parent: i32, group: i32, session: i32) -> Stat {
-        Stat { pid, state: 'S', parent, group, session, started: pid as u64 }
+        Stat { pid, state: 'S', parent, group, session, started: pid as u64, threads: 1, worked: 0 }
     }
 
     fn pids(table: &[Stat], roots: &Roots<'_>) -> Vec<i32> {
-        let mut pids: Vec<i32> = find(table, roots, &[], |stat| stat.pid == 900).iter().map(|s| s.pid).collect();
+        let mut pids: Vec<i32> =
+            find(table, roots, &HashSet::new(), &[], |stat| stat.pid == 900).iter().map(|s| s.pid).collect();
         pids.sort_unstable();
         pids
     }

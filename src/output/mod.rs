@@ -5,6 +5,9 @@ mod transcript;
 pub(crate) use transcript::Mark;
 pub use transcript::Piece;
 
+pub use crate::entry::ProcessEntry;
+pub(crate) use crate::entry::{list, write_visible};
+use crate::explain::Explanation;
 use crate::status::ExitStatus;
 use crate::text::{DecodeError, Text};
 use std::borrow::Cow;
@@ -42,6 +45,7 @@ pub struct Output {
     pub(crate) elapsed: Duration,
     pub(crate) cause: Cause,
     pub(crate) survivors: Vec<ProcessEntry>,
+    pub(crate) explanation: Option<Box<Explanation>>,
     pub(crate) text: Text,
     pub(crate) stages: Vec<Output>,
     pub(crate) marks: Vec<Mark>,
@@ -147,21 +151,6 @@ pub enum Completeness {
         /// Who held the pipe open, as far as it can be seen.
         holders: Vec<ProcessEntry>,
     },
-}
-
-/// A process as the process table shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProcessEntry {
-    /// Its number.
-    pub pid: u32,
-    /// Its command line, cut to a bearable length.
-    pub command: String,
-}
-
-impl fmt::Display for ProcessEntry {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} ({})", self.pid, self.command)
-    }
 }
 
 /// What a process and its reaped descendants used (getrusage(2)).
@@ -371,6 +360,18 @@ impl Output {
     pub fn survivors(&self) -> &[ProcessEntry] {
         &self.survivors
     }
+
+    /// What could be seen of the process, its tree and its pipes when something had to be left behind: a stop that left
+    /// survivors, or a pipe that was [cut off](Completeness::CutOff). `None` if nothing was: then nobody looked.
+    #[doc(alias = "hang")]
+    pub fn explanation(&self) -> Option<&Explanation> {
+        self.explanation.as_deref()
+    }
+
+    /// Why something was left behind, in short sentences, without what the record says elsewhere.
+    pub(crate) fn reasons(&self, said: &[ProcessEntry]) -> Vec<String> {
+        self.explanation.as_ref().map(|explanation| explanation.briefly(said)).unwrap_or_default()
+    }
 }
 
 /// What a person wants to see: both streams, with control characters made visible, and the end if it is not a plain success.
@@ -389,32 +390,21 @@ impl fmt::Display for Output {
                 writeln!(out, "[cut off: the pipe is still held by {}]", list(holders))?;
             }
         }
+        let holders = |stream: &Captured| match &stream.completeness {
+            Completeness::CutOff { holders } => holders.clone(),
+            _ => Vec::new(),
+        };
+        let said = [holders(&self.stdout), holders(&self.stderr)].concat();
+        for reason in self.reasons(&said) {
+            write!(out, "[")?;
+            write_visible(out, &reason)?;
+            out.write_str("]\n")?;
+        }
         if self.status.is_some() && !self.status().success() {
             writeln!(out, "[{}]", self.status())?;
         }
         Ok(())
     }
-}
-
-/// `1 (sh), 2 (cat)`, or that nobody could be seen.
-pub(crate) fn list(entries: &[ProcessEntry]) -> String {
-    if entries.is_empty() {
-        return "a process that cannot be seen".to_owned();
-    }
-    entries.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// Writes text that a process chose: escape sequences must not reach a terminal through our messages.
-pub(crate) fn write_visible(out: &mut dyn fmt::Write, text: &str) -> fmt::Result {
-    for character in text.chars() {
-        match character {
-            '\n' | '\t' => out.write_char(character)?,
-            '\r' => {}
-            control if control.is_control() => write!(out, "{}", control.escape_default())?,
-            other => out.write_char(other)?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,11 @@
 
 pub(crate) mod after_fork;
 #[cfg(target_os = "linux")]
+pub(crate) mod calls;
+#[cfg(not(target_os = "linux"))]
+#[path = "calls_absent.rs"]
+pub(crate) mod calls;
+#[cfg(target_os = "linux")]
 pub(crate) mod clone;
 #[cfg(not(target_os = "linux"))]
 #[path = "clone_absent.rs"]

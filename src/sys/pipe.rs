@@ -44,6 +44,16 @@ pub(crate) fn size(_fd: BorrowedFd<'_>) -> io::Result<usize> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// How many bytes wait in a pipe to be read (`FIONREAD`), asked at either end.
+pub(crate) fn waiting(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    use super::errno::check;
+    use std::os::fd::AsRawFd;
+    let mut count: libc::c_int = 0;
+    // SAFETY: FIONREAD writes one int through the pointer, which lives during the call.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &mut count) })?;
+    Ok(u64::try_from(count).unwrap_or_default())
+}
+
 /// Writes to a pipe; a reader that has gone is the error `BrokenPipe` and never a signal.
 ///
 /// Where the host ignores SIGPIPE, as Rust programs do, a plain write is enough. Otherwise the signal is blocked in this

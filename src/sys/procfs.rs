@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 /// A line of the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,9 @@ pub(crate) struct Stat {
     pub(crate) session: i32,
     /// Ticks since boot: together with the pid it names one process for ever.
     pub(crate) started: u64,
+    pub(crate) threads: u32,
+    /// Ticks of processor time used.
+    pub(crate) worked: u64,
 }
 
 /// The process table, as far as it can be seen.
@@ -42,16 +46,24 @@ pub(crate) fn command_line(pid: i32, secrets: &[OsString]) -> String {
         let longest = secrets.iter().map(|secret| secret.len()).max().unwrap_or(0);
         bytes.truncate(READ_MAX.saturating_sub(longest));
     }
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        bytes = masked(&bytes, secret.as_bytes());
-    }
+    bytes = without_secrets(bytes, secrets);
     if read.is_err() || bytes.is_empty() {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        return format!("[{}]", name.trim_end());
+        // A process can give itself any name (PR_SET_NAME), so it is treated as arguments are.
+        let name = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let name = without_secrets(name.trim_ascii_end().to_vec(), secrets);
+        bytes = [b"[", name.as_slice(), b"]"].concat();
     }
     bytes.truncate(SHOWN_MAX);
     let words = String::from_utf8_lossy(&bytes).trim_end_matches('\0').replace('\0', " ");
     words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// With `***` in place of everything that is secret.
+pub(crate) fn without_secrets(mut bytes: Vec<u8>, secrets: &[OsString]) -> Vec<u8> {
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        bytes = masked(&bytes, secret.as_bytes());
+    }
+    bytes
 }
 
 /// With `***` in place of each occurrence of a secret.
@@ -93,9 +105,17 @@ pub(crate) fn pipe_writers(inodes: &[u64]) -> Vec<i32> {
 }
 
 fn writes_to(pid: i32, inodes: &[u64]) -> bool {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    // How each of the pipes is held: the link's own mode tells how a descriptor was opened.
+    pipe_modes(pid, inodes).iter().any(|mode| mode & WRITES != 0 && mode & READS == 0)
+}
+
+/// The bits of a descriptor's link that tell how it was opened.
+const READS: u32 = 0o400;
+const WRITES: u32 = 0o200;
+
+/// How a process holds each of the pipes with these inodes; 0 for one that it does not hold, or that may not be seen.
+fn pipe_modes(pid: i32, inodes: &[u64]) -> Vec<u32> {
     let mut modes = vec![0; inodes.len()];
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return modes };
     for entry in entries.flatten() {
         let Some(inode) = fs::read_link(entry.path()).ok().and_then(|link| pipe_inode(link.as_os_str().as_bytes()))
         else {
@@ -105,11 +125,89 @@ fn writes_to(pid: i32, inodes: &[u64]) -> bool {
             *mode |= entry.metadata().map_or(0, |link| link.permissions().mode());
         }
     }
-    modes.iter().any(|mode| mode & 0o200 != 0 && mode & 0o400 == 0)
+    modes
+}
+
+// ---- what a process is doing ----
+
+/// The process table, and who holds some pipes, seen in one pass.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) table: Vec<Stat>,
+    pub(crate) ends: Vec<PipeEnd>,
+}
+
+/// A pipe that a process holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PipeEnd {
+    pub(crate) pid: i32,
+    pub(crate) inode: u64,
+    pub(crate) reads: bool,
+    pub(crate) writes: bool,
+}
+
+/// Looks once at every process, and if there are pipes to be looked for, at every descriptor of each. This process counts; a copy
+/// of it that has not become its program yet (see [`pipe_writers`]) does not.
+pub(crate) fn survey(inodes: &[u64]) -> Survey {
+    let ours = std::process::id() as i32;
+    let mut survey = Survey::default();
+    for stat in pids().filter_map(stat) {
+        let modes = if inodes.is_empty() { Vec::new() } else { pipe_modes(stat.pid, inodes) };
+        let ends = modes.into_iter().zip(inodes).map(|(mode, inode)| PipeEnd {
+            pid: stat.pid,
+            inode: *inode,
+            reads: mode & READS != 0,
+            writes: mode & WRITES != 0,
+        });
+        survey.ends.extend(ends.filter(|end| end.reads != end.writes || (end.reads && end.pid == ours)));
+        survey.table.push(stat);
+    }
+    survey
+}
+
+/// What a descriptor of a process refers to: a path, or something like `pipe:[77]`.
+pub(crate) fn descriptor(pid: i32, number: i32) -> Option<Vec<u8>> {
+    Some(fs::read_link(format!("/proc/{pid}/fd/{number}")).ok()?.into_os_string().into_encoded_bytes())
+}
+
+/// The function of the kernel that a process waits in (`wchan`), where the kernel tells.
+pub(crate) fn kernel_function(pid: i32) -> Option<String> {
+    let name = fs::read_to_string(format!("/proc/{pid}/wchan")).ok()?;
+    Some(name).filter(|name| !name.is_empty() && name != "0")
+}
+
+/// The system call that the main thread of a process is in, by number, with its first argument. `None` if it is in none, or if
+/// that may not be seen.
+pub(crate) fn system_call(pid: i32) -> Option<(i64, u64)> {
+    let line = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    parse_system_call(&line).filter(|_| has_our_width(pid))
+}
+
+/// `NUMBER 0xARG ..`, `running`, or `-1 ..` outside of a call.
+fn parse_system_call(line: &str) -> Option<(i64, u64)> {
+    let mut words = line.split_ascii_whitespace();
+    let number = words.next()?.parse().ok().filter(|number| *number >= 0)?;
+    let first = u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok()?;
+    Some((number, first))
+}
+
+/// Whether the program is of our kind: a 32-bit program on a 64-bit kernel numbers its calls otherwise.
+fn has_our_width(pid: i32) -> bool {
+    let mut start = [0_u8; 5];
+    let program = fs::File::open(format!("/proc/{pid}/exe")).and_then(|mut file| file.read_exact(&mut start));
+    program.is_ok() && start == [0x7f, b'E', b'L', b'F', if cfg!(target_pointer_width = "64") { 2 } else { 1 }]
+}
+
+/// Ticks of processor time as a duration.
+pub(crate) fn ticks(count: u64) -> Duration {
+    let frequency = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+    let frequency = frequency.and_then(|frequency| u64::try_from(frequency).ok()).filter(|frequency| *frequency > 0);
+    let milliseconds = count.saturating_mul(1000).checked_div(frequency.unwrap_or(100));
+    Duration::from_millis(milliseconds.unwrap_or_default())
 }
 
 /// `pipe:[INODE]`
-fn pipe_inode(link: &[u8]) -> Option<u64> {
+pub(crate) fn pipe_inode(link: &[u8]) -> Option<u64> {
     std::str::from_utf8(link.strip_prefix(b"pipe:[")?.strip_suffix(b"]")?).ok()?.parse().ok()
 }
 
@@ -131,8 +229,10 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
     let parent = words.next()?.parse().ok()?;
     let group = words.next()?.parse().ok()?;
     let session = words.next()?.parse().ok()?;
-    let started = words.nth(15)?.parse().ok()?;
-    Some(Stat { pid, state, parent, group, session, started })
+    let (user, system): (u64, u64) = (words.nth(7)?.parse().ok()?, words.next()?.parse().ok()?);
+    let threads = words.nth(4)?.parse().ok()?;
+    let started = words.nth(1)?.parse().ok()?;
+    Some(Stat { pid, state, parent, group, session, started, threads, worked: user.saturating_add(system) })
 }
 
 #[cfg(test)]
@@ -144,7 +244,15 @@ mod tests {
         let line = b"42 (a) S 7 ) R 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 9999 21";
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.pid, stat.state, stat.parent, stat.group, stat.session), (42, 'R', 1, 2, 3));
-        assert_eq!(stat.started, 19);
+        assert_eq!((stat.started, stat.threads, stat.worked), (19, 17, 11 + 12));
+    }
+
+    #[test]
+    fn a_system_call_is_a_number_and_its_arguments() {
+        assert_eq!(parse_system_call("0 0x3 0x7f07 0x20000 0x0 0x0 0x0 0x7ffe 0x7f07"), Some((0, 3)));
+        for none in ["running\n", "-1 0x7ffe 0x7f07", "", "7", "7 x"] {
+            assert_eq!(parse_system_call(none), None, "{none:?}");
+        }
     }
 
     #[test]

@@ -56,6 +56,45 @@ pub(crate) fn has_ended(who: Who<'_>, patience: Patience) -> io::Result<bool> {
     Ok(info.si_signo != 0)
 }
 
+/// What can be seen of a child without reaping it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glimpse {
+    Running,
+    /// By this signal.
+    Stopped(i32),
+    /// With this raw status.
+    Ended(i32),
+}
+
+/// Looks at our child, and takes nothing away. An error means that it is not ours to wait for any more.
+pub(crate) fn glimpse(who: Who<'_>) -> io::Result<Glimpse> {
+    let (kind, id) = who.parts();
+    let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | libc::WNOHANG;
+    let mut info = empty_info();
+    retry(|| {
+        // SAFETY: the pointer is valid for a write of a siginfo.
+        check(unsafe { libc::waitid(kind, id, &mut info, flags) })
+    })?;
+    if info.si_signo == 0 {
+        return Ok(Glimpse::Running);
+    }
+    // SAFETY: an answer of waitid fills this part of the union.
+    let status = unsafe { info.si_status() };
+    Ok(match info.si_code {
+        libc::CLD_STOPPED | libc::CLD_TRAPPED => Glimpse::Stopped(status),
+        code => Glimpse::Ended(raw_status(code, status)),
+    })
+}
+
+/// The status that wait(2) would give.
+fn raw_status(code: i32, status: i32) -> i32 {
+    match code {
+        libc::CLD_EXITED => (status & 0xFF) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    }
+}
+
 /// An all-zero siginfo tells "nothing yet" from an answer.
 fn empty_info() -> libc::siginfo_t {
     // SAFETY: a siginfo is plain integers, for which zero is valid.
@@ -81,11 +120,7 @@ pub(crate) fn reap(who: Who<'_>, patience: Patience) -> io::Result<Option<(i32, 
     }
     // SAFETY: an answer to WEXITED fills this part of the union.
     let status = unsafe { info.si_status() };
-    let raw = match info.si_code {
-        libc::CLD_EXITED => (status & 0xFF) << 8,
-        libc::CLD_DUMPED => status | 0x80,
-        _ => status,
-    };
+    let raw = raw_status(info.si_code, status);
     // SAFETY: zeroed before, and filled by the call.
     Ok(Some((raw, Rusage::from(unsafe { usage.assume_init() }))))
 }

@@ -8,7 +8,9 @@ mod support;
 mod attributes;
 mod communicate;
 mod descriptors;
+mod echo;
 mod errors;
+mod explain;
 mod inject;
 mod live;
 mod nslookup;
@@ -19,5 +21,7 @@ mod stop;
 mod talk;
 mod terminal;
 mod tidy;
+#[cfg(feature = "tracing")]
+mod trace;
 mod verbs;
 mod wait;

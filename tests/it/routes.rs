@@ -3,7 +3,8 @@
 
 use crate::inject::{Call, Rule, deny, deny_all, supervise};
 use crate::support::{Scratch, alone, children, descriptors, fixture, wait_for};
-use procession::{Command, ErrorKind, Scope, Signal, SpawnRoute, Stdio, Stop};
+use crate::talk::Leftover;
+use procession::{Command, Error, ErrorKind, Life, Output, Scope, Signal, SpawnRoute, Stdio, Stop};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -272,11 +273,37 @@ fn without_proc() {
             || {
                 let output = fixture("cat").input("in").output().unwrap();
                 let limited = fixture("sleep").arg("60000").timeout(Duration::from_millis(50)).output();
-                (output, limited)
+                let mut stopped = fixture("cat").pipe_all().spawn().unwrap();
+                stopped.send_signal(Signal::STOP).unwrap();
+                let mut explained = stopped.explain();
+                while explained.life == Life::Running {
+                    explained = stopped.explain();
+                }
+                let left = fixture("deaf").arg("60000").stop(Stop::new()).timeout(Duration::from_secs(1)).output();
+                // The supervision lasts as long as anybody lives who is under it.
+                drop(Leftover(
+                    left.iter().chain(left.as_ref().err().map(Error::output)).filter_map(Output::pid).collect(),
+                ));
+                stopped.send_signal(Signal::CONT).unwrap();
+                stopped.communicate(()).unwrap();
+                (output, limited, explained, left)
             },
             |call| (call.ours && is_proc(&call)).then_some(libc::ENOENT),
         );
-        let Some((output, limited)) = result else { return };
+        let Some((output, limited, explained, left)) = result else { return };
+        // What needs no /proc is known, and the rest is said to be unknown.
+        assert_eq!((explained.life, explained.sees_processes), (Life::Stopped(Some(Signal::STOP)), false));
+        let pipes = explained.streams.iter().filter(|stream| stream.ours && stream.waiting == Some(0));
+        assert_eq!((pipes.count(), explained.process.as_ref()), (3, None), "{explained}");
+        let text = explained.to_string();
+        assert!(text.contains("it is stopped (SIGSTOP): send SIGCONT") && text.contains("cannot be seen"), "{text}");
+        let left = left.unwrap_err();
+        let explanation = left.output().explanation().unwrap();
+        assert_eq!((explanation.life, explanation.sees_processes), (Life::Running, false), "{left}");
+        wait_for("no zombie", || {
+            fixture("exit").arg("0").status().unwrap();
+            children().is_empty()
+        });
         assert_eq!(output.stdout(), b"in");
         assert!(limited.unwrap_err().is_timeout());
     });

@@ -5,14 +5,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 24] = [
     "sys",
     "signal",
     "status",
     "deadline",
     "text",
+    "entry",
+    "explain",
     "output",
     "error",
+    "trace",
     "stop",
     "pipe",
     "command",
@@ -60,7 +63,7 @@ fn code(path: &Path) -> String {
 fn module_of(path: &Path) -> String {
     let inside = path.strip_prefix(root().join("src")).unwrap();
     let first = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
-    first.trim_end_matches(".rs").to_owned()
+    first.trim_end_matches(".rs").trim_end_matches("_absent").to_owned()
 }
 
 /// The modules that code names by `crate::module`.
