@@ -148,7 +148,8 @@ impl<'a> Conversation<'a> {
         self.party.hand_out(&[self.source]);
     }
 
-    /// Listens to the other stream from now on; what comes from the one before is read all the same, and waits.
+    /// Listens to this stream from now on. What comes from the other is read all the same: if it was listened to before it waits, else
+    /// the last 64 KiB of it do, or what [`capture_limit`](Command::capture_limit) says.
     pub fn listen_to(&mut self, stream: Stream) -> &mut Self {
         self.source.1 = stream;
         self.listen();

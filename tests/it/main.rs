@@ -7,6 +7,7 @@ mod support;
 
 mod attributes;
 mod communicate;
+mod converse;
 mod descriptors;
 mod echo;
 mod errors;
