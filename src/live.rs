@@ -552,7 +552,8 @@ impl<'a> Lines<'a> {
         Lines { reading, text, finders, found: Vec::new(), place: 0, next: 0 }
     }
 
-    /// The lines of one stream alone. The other is read all the same, and kept for the record.
+    /// The lines of one stream alone. The other is read all the same; the record has the last 64 KiB of it, or what
+    /// [`capture_limit`](Command::capture_limit) says.
     pub fn only(mut self, stream: Stream) -> Lines<'a> {
         self.reading.sources.retain(|(_, of)| *of == stream);
         self.finders.truncate(self.reading.sources.len());
@@ -660,7 +661,7 @@ impl<'a> Chunks<'a> {
         Chunks { reading: Reading::new(party), lent: (0, 0) }
     }
 
-    /// The output of one stream alone. The other is read all the same, and kept for the record.
+    /// The output of one stream alone; see [`Lines::only`].
     pub fn only(mut self, stream: Stream) -> Chunks<'a> {
         self.reading.sources.retain(|(_, of)| *of == stream);
         self

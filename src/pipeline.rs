@@ -783,7 +783,7 @@ impl Watch for Relays<'_> {
         self.watch.end(place, stream)
     }
 
-    fn look(&mut self, talks: &mut [Talk<'_>]) -> Result<ControlFlow<()>, Error> {
+    fn look(&mut self, talks: &mut [Talk<'_>]) -> ControlFlow<()> {
         for &place in self.relays {
             let (before, behind) = talks.split_at_mut(place + 1);
             if let (Some(from), Some(to)) = (before.last_mut(), behind.first_mut()) {

@@ -40,8 +40,8 @@ pub(crate) trait Watch {
     }
 
     /// Everything that was ready has been moved. May move more between the children; a break pauses the conversations.
-    fn look(&mut self, _talks: &mut [Talk<'_>]) -> Result<ControlFlow<()>, Error> {
-        Ok(ControlFlow::Continue(()))
+    fn look(&mut self, _talks: &mut [Talk<'_>]) -> ControlFlow<()> {
+        ControlFlow::Continue(())
     }
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn drive(
         for (place, talk) in talks.iter_mut().enumerate() {
             talk.transfer(place, deadline, watch)?;
         }
-        if watch.look(talks)?.is_break() && talks.iter().all(|talk| talk.stopper.is_none()) {
+        if watch.look(talks).is_break() && talks.iter().all(|talk| talk.stopper.is_none()) {
             return Ok(Ending::Paused);
         }
         stop_all_if_wanted(talks);
@@ -103,7 +103,7 @@ pub(crate) fn drive(
         talk.finish(place, deadline, watch)?;
     }
     // What came last is handed on; nothing is stopped any more.
-    let _: ControlFlow<()> = watch.look(talks)?;
+    let _ = watch.look(talks);
     Ok(Ending::Over)
 }
 

@@ -63,8 +63,8 @@ pub(crate) type Enough<'a> = dyn FnMut(&[Talk<'_>]) -> bool + 'a;
 pub(crate) struct Until<'a, 'b>(pub(crate) &'a mut Enough<'b>);
 
 impl Watch for Until<'_, '_> {
-    fn look(&mut self, talks: &mut [Talk<'_>]) -> Result<ControlFlow<()>, Error> {
-        Ok(if (self.0)(talks) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    fn look(&mut self, talks: &mut [Talk<'_>]) -> ControlFlow<()> {
+        if (self.0)(talks) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
