@@ -81,7 +81,7 @@ impl ProcessHandle {
 pub(crate) fn explain(subject: &Subject<'_>) -> Explanation {
     let glance = Glance::of(subject);
     let survey = procfs::survey(&glance.pipes());
-    glance.explanation(subject, &survey)
+    glance.surely(subject, &survey)
 }
 
 /// Explains several, with one look at the process table for all.
@@ -89,7 +89,7 @@ pub(crate) fn explain_all(subjects: &[Subject<'_>]) -> Vec<Explanation> {
     let glances: Vec<Glance> = subjects.iter().map(Glance::of).collect();
     let pipes: HashSet<u64> = glances.iter().flat_map(Glance::pipes).collect();
     let survey = procfs::survey(&pipes.into_iter().collect::<Vec<_>>());
-    glances.iter().zip(subjects).map(|(glance, subject)| glance.explanation(subject, &survey)).collect()
+    glances.iter().zip(subjects).map(|(glance, subject)| glance.surely(subject, &survey)).collect()
 }
 
 /// What one process and our ends of its pipes say by themselves.
@@ -125,6 +125,19 @@ impl Glance {
 
     fn pipes(&self) -> Vec<u64> {
         self.streams.iter().flatten().filter_map(|target| target.pipe).collect()
+    }
+
+    /// Nothing that was seen under the number if that may have come to mean a stranger meanwhile.
+    fn surely(&self, subject: &Subject<'_>, survey: &Survey) -> Explanation {
+        let explanation = self.explanation(subject, survey);
+        if self.pid.is_none() || subject.handle.owns_number() {
+            return explanation;
+        }
+        let ours = |(target, end): (&Option<Target>, &OurEnd<'_>)| target.clone().filter(|_| end.fd.is_some());
+        let [stdin, stdout, stderr] = &self.streams;
+        let [our_stdin, our_stdout, our_stderr] = &subject.streams;
+        let streams = [(stdin, our_stdin), (stdout, our_stdout), (stderr, our_stderr)].map(ours);
+        Glance { life: subject.handle.life(), pid: None, streams }.explanation(subject, survey)
     }
 
     fn explanation(&self, subject: &Subject<'_>, survey: &Survey) -> Explanation {
