@@ -142,11 +142,11 @@ fn a_member_of_the_tree_waits() {
             return;
         }
         let shell = Command::shell("cat; true").pipe_all().kill_on_drop().spawn().unwrap();
-        let explanation = because(
-            &shell,
-            "the wait of the shell's child",
-            |reason| matches!(reason, Reason::WaitsForInput { who: Some(who), ours: true, .. } if who.command == "cat"),
-        );
+        let explanation = explained(&shell, "the wait of the shell's child", |explanation| {
+            let [first, second] = &explanation.reasons[..] else { return false };
+            matches!(first, Reason::WaitsForChild { who: None, children } if children.len() == 1)
+                && matches!(second, Reason::WaitsForInput { who: Some(who), ours: true, .. } if who.command == "cat")
+        });
         let cat = &explanation.relatives[0];
         assert_eq!((cat.parent, cat.entry.command.as_str()), (shell.id(), "cat"));
         assert_says(&explanation, &["it waits for its child ", "(cat) waits for its input, which we hold open"]);
@@ -300,6 +300,12 @@ fn a_stop_that_leaves_survivors_is_explained_in_the_error() {
         assert!(text.contains("; it sleeps of its own will ("), "{text}");
         assert!(!text.contains("it has ended"), "{text}");
         drop(leftover);
+        // One that shares its streams with nobody of ours.
+        let silent = fixture("deaf").arg("60000").stdout(Stdio::null()).stop(mild.clone());
+        let error = silent.timeout(Duration::from_secs(1)).call().unwrap_err();
+        let pid = error.output().pid().unwrap();
+        drop(Leftover(vec![pid]));
+        assert_eq!(error.output().explanation().map(|explanation| explanation.pid), Some(pid), "{error}");
         // A whole pipeline.
         let two = (fixture("deaf").arg("60000") | fixture("cat")).stop(mild);
         let error = two.timeout(Duration::from_secs(1)).output().unwrap_err();
@@ -351,18 +357,20 @@ fn secrets_are_masked_everywhere() {
         assert!(!explanation.to_string().contains(secret), "{explanation}");
         assert!(!format!("{explanation:?}").contains(secret), "{explanation:?}");
         assert_says(&explanation, &["***", "    | my ***"]);
-        // A secret at the border of what is shown.
-        for size in [400, 512, 513, 5_000, 10_000] {
-            let script = "i=0; while [ $i -lt $2 ]; do printf hunter2; i=$((i+7)); done; exec sleep 60";
-            let command = Command::shell(script).args(["sh", "x", &size.to_string()]).secret_arg(secret);
-            let mut child = command.pipe_all().kill_on_drop().spawn().unwrap();
-            let mut heard = 0;
-            while heard < size {
-                let error = child.communicate_timeout((), Duration::from_millis(100)).unwrap_err();
-                heard = error.output().stdout().len();
+        // Secrets at the border of what is shown: a long one leaves little of what was looked at.
+        for secret in [secret, "correct-horse-battery-staple-and-two-hunters"] {
+            for size in [400, 512, 513, 5_000, 10_000] {
+                let script = "i=0; while [ $i -lt $1 ]; do printf %s $2; i=$((i+${#2})); done; exec sleep 60";
+                let command = Command::shell(script).args(["sh", &size.to_string()]).secret_arg(secret);
+                let mut child = command.pipe_all().kill_on_drop().spawn().unwrap();
+                let mut heard = 0;
+                while heard < size {
+                    let error = child.communicate_timeout((), Duration::from_millis(100)).unwrap_err();
+                    heard = error.output().stdout().len();
+                }
+                let tail = &child.explain().streams[1].tail;
+                assert!(!tail.is_empty() && tail.bytes().all(|byte| byte == b'*'), "{size}: {tail}");
             }
-            let tail = &child.explain().streams[1].tail;
-            assert!(!tail.is_empty() && tail.bytes().all(|byte| byte == b'*'), "{size}: {tail}");
         }
     });
 }
