@@ -142,7 +142,7 @@ impl Glance {
 
     fn explanation(&self, subject: &Subject<'_>, survey: &Survey) -> Explanation {
         let (handle, birth) = (subject.handle, &subject.handle.inner.birth);
-        let own = std::process::id() as i32;
+        let (own, now) = (std::process::id() as i32, Instant::now());
         let process = survey.table.iter().find(|stat| Some(stat.pid) == self.pid);
         let streams = (0..).zip(&self.streams).zip(&subject.streams);
         let streams = streams.filter(|((_, target), end)| target.is_some() || end.passed.is_some());
@@ -178,12 +178,12 @@ impl Glance {
             command: shown(birth.line.as_bytes().to_vec(), handle),
             pid: handle.id(),
             life,
-            elapsed: handle.inner.born.elapsed(),
+            elapsed: now.saturating_duration_since(handle.inner.born),
             process: process.map(|stat| facts(stat, handle)),
             relatives_left_out: relatives.len().saturating_sub(RELATIVES_MAX),
             relatives: relatives.into_iter().take(RELATIVES_MAX).map(|stat| facts(stat, handle)).collect(),
             streams,
-            silent_for: subject.heard.map(|heard| heard.elapsed()),
+            silent_for: subject.heard.map(|heard| now.saturating_duration_since(heard)),
             reasons: Vec::new(),
             sees_processes: survey.table.iter().any(|stat| stat.pid == own),
             stages: Vec::new(),
