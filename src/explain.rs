@@ -204,13 +204,18 @@ pub enum Reason {
     },
     /// It has ended, and others hold its output open.
     HeldOpen {
+        /// Who has ended.
+        who: Option<ProcessEntry>,
         /// 1 for standard output, 2 for standard error.
         descriptors: Vec<i32>,
-        /// Who.
+        /// Who holds them.
         holders: Vec<ProcessEntry>,
     },
     /// It has ended, and nobody has waited for it yet.
-    NotWaitedFor,
+    NotWaitedFor {
+        /// Who.
+        who: Option<ProcessEntry>,
+    },
 }
 
 /// How many reasons are told.
@@ -235,7 +240,7 @@ impl Explanation {
     pub(crate) fn conclude(&mut self) {
         self.reasons = match self.life {
             Life::Running | Life::Stopped(_) => self.reasons_alive(),
-            Life::Unreaped(_) => self.held_open().into_iter().chain([Reason::NotWaitedFor]).collect(),
+            Life::Unreaped(_) => self.held_open().into_iter().chain([Reason::NotWaitedFor { who: None }]).collect(),
             Life::Ended(_) => self.held_open().into_iter().collect(),
         };
         self.reasons.truncate(REASONS_MAX);
@@ -305,7 +310,7 @@ impl Explanation {
                 None => held.push((vec![stream.descriptor], holders)),
             }
         }
-        held.into_iter().map(|(descriptors, holders)| Reason::HeldOpen { descriptors, holders }).collect()
+        held.into_iter().map(|(descriptors, holders)| Reason::HeldOpen { who: None, descriptors, holders }).collect()
     }
 
     /// Of a process of which nothing is known.
@@ -330,7 +335,11 @@ impl Explanation {
     pub(crate) fn of_stages(command: &str, stages: Vec<Explanation>) -> Explanation {
         // A pipeline has a stage.
         let first = stages.first().cloned().unwrap_or_else(Explanation::nothing);
-        let reasons = stages.iter().flat_map(|stage| stage.reasons.clone()).take(REASONS_MAX).collect();
+        let named = stages.iter().flat_map(|stage| {
+            let entry = ProcessEntry { pid: stage.pid, command: stage.command.clone() };
+            stage.reasons.iter().map(move |reason| reason.clone().of(&entry))
+        });
+        let reasons = named.take(REASONS_MAX).collect();
         Explanation { command: in_one_line(command), reasons, stages, ..first }
     }
 
@@ -338,7 +347,7 @@ impl Explanation {
     pub(crate) fn briefly(&self, said: &[ProcessEntry]) -> Vec<String> {
         let new = self.reasons.iter().filter(|reason| match reason {
             Reason::HeldOpen { holders, .. } => !holders.iter().all(|holder| said.contains(holder)),
-            Reason::NotWaitedFor => false,
+            Reason::NotWaitedFor { .. } => false,
             _ => true,
         });
         new.take(BRIEF_MAX).map(|reason| shortened(&reason.to_string(), BRIEF_CHARS).into_owned()).collect()
@@ -346,6 +355,23 @@ impl Explanation {
 }
 
 impl Reason {
+    /// The same, said of a process that is named.
+    fn of(mut self, entry: &ProcessEntry) -> Reason {
+        let (Reason::Stopped { who, .. }
+        | Reason::Traced { who }
+        | Reason::Uninterruptible { who, .. }
+        | Reason::WaitsForInput { who, .. }
+        | Reason::WaitsForReader { who, .. }
+        | Reason::WaitsForTerminal { who, .. }
+        | Reason::WaitsForChild { who, .. }
+        | Reason::WaitsIn { who, .. }
+        | Reason::Busy { who, .. }
+        | Reason::HeldOpen { who, .. }
+        | Reason::NotWaitedFor { who }) = &mut self;
+        who.get_or_insert_with(|| entry.clone());
+        self
+    }
+
     /// Whether it explains a hang of the whole, and not only what a process does with its time.
     fn is_telling(&self) -> bool {
         !matches!(self, Reason::Busy { .. } | Reason::WaitsIn { .. } | Reason::WaitsForChild { .. })
@@ -511,12 +537,12 @@ impl fmt::Display for Reason {
             Reason::Busy { who, processor_time } => {
                 write!(out, "{} is at work: {} of processor time so far", it(who), spoken(*processor_time))
             }
-            Reason::HeldOpen { descriptors, holders } => {
+            Reason::HeldOpen { who, descriptors, holders } => {
                 let names: Vec<&str> = descriptors.iter().map(|number| stream_name(*number)).collect();
                 let holds = if holders.len() == 1 { "holds" } else { "hold" };
-                write!(out, "it has ended, but {} {holds} its {}", some(holders), names.join(" and "))
+                write!(out, "{} has ended, but {} {holds} its {}", it(who), some(holders), names.join(" and "))
             }
-            Reason::NotWaitedFor => out.write_str("it has ended, and nobody has waited for it yet"),
+            Reason::NotWaitedFor { who } => write!(out, "{} has ended, and nobody has waited for it yet", it(who)),
         }
     }
 }
@@ -847,6 +873,8 @@ mod tests {
         assert_eq!(explanation.to_string(), expected);
         let two = Explanation::of_stages("a | b", vec![explanation.clone(), explanation]);
         assert_eq!(two.to_string(), format!("{expected}\n{expected}"));
-        assert_eq!((two.command.as_str(), two.reasons.len()), ("a | b", 2));
+        assert_eq!(two.command, "a | b");
+        // Of several, each is named.
+        assert_eq!(sentences(&two), ["5 (tool --fast) waits for its input, which we hold open"; 2]);
     }
 }

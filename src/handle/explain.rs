@@ -81,7 +81,7 @@ impl ProcessHandle {
 pub(crate) fn explain(subject: &Subject<'_>) -> Explanation {
     let glance = Glance::of(subject);
     let survey = procfs::survey(&glance.pipes());
-    glance.explanation(subject, &survey)
+    glance.surely(subject, &survey)
 }
 
 /// Explains several, with one look at the process table for all.
@@ -89,7 +89,7 @@ pub(crate) fn explain_all(subjects: &[Subject<'_>]) -> Vec<Explanation> {
     let glances: Vec<Glance> = subjects.iter().map(Glance::of).collect();
     let pipes: HashSet<u64> = glances.iter().flat_map(Glance::pipes).collect();
     let survey = procfs::survey(&pipes.into_iter().collect::<Vec<_>>());
-    glances.iter().zip(subjects).map(|(glance, subject)| glance.explanation(subject, &survey)).collect()
+    glances.iter().zip(subjects).map(|(glance, subject)| glance.surely(subject, &survey)).collect()
 }
 
 /// What one process and our ends of its pipes say by themselves.
@@ -127,9 +127,22 @@ impl Glance {
         self.streams.iter().flatten().filter_map(|target| target.pipe).collect()
     }
 
+    /// Nothing that was seen under the number if that may have come to mean a stranger meanwhile.
+    fn surely(&self, subject: &Subject<'_>, survey: &Survey) -> Explanation {
+        let explanation = self.explanation(subject, survey);
+        if self.pid.is_none() || subject.handle.owns_number() {
+            return explanation;
+        }
+        let ours = |(target, end): (&Option<Target>, &OurEnd<'_>)| target.clone().filter(|_| end.fd.is_some());
+        let [stdin, stdout, stderr] = &self.streams;
+        let [our_stdin, our_stdout, our_stderr] = &subject.streams;
+        let streams = [(stdin, our_stdin), (stdout, our_stdout), (stderr, our_stderr)].map(ours);
+        Glance { life: subject.handle.life(), pid: None, streams }.explanation(subject, survey)
+    }
+
     fn explanation(&self, subject: &Subject<'_>, survey: &Survey) -> Explanation {
         let (handle, birth) = (subject.handle, &subject.handle.inner.birth);
-        let own = std::process::id() as i32;
+        let (own, now) = (std::process::id() as i32, Instant::now());
         let process = survey.table.iter().find(|stat| Some(stat.pid) == self.pid);
         let streams = (0..).zip(&self.streams).zip(&subject.streams);
         let streams = streams.filter(|((_, target), end)| target.is_some() || end.passed.is_some());
@@ -165,12 +178,12 @@ impl Glance {
             command: shown(birth.line.as_bytes().to_vec(), handle),
             pid: handle.id(),
             life,
-            elapsed: handle.inner.born.elapsed(),
+            elapsed: now.saturating_duration_since(handle.inner.born),
             process: process.map(|stat| facts(stat, handle)),
             relatives_left_out: relatives.len().saturating_sub(RELATIVES_MAX),
             relatives: relatives.into_iter().take(RELATIVES_MAX).map(|stat| facts(stat, handle)).collect(),
             streams,
-            silent_for: subject.heard.map(|heard| heard.elapsed()),
+            silent_for: subject.heard.map(|heard| now.saturating_duration_since(heard)),
             reasons: Vec::new(),
             sees_processes: survey.table.iter().any(|stat| stat.pid == own),
             stages: Vec::new(),
