@@ -1,7 +1,7 @@
 //! Who belongs to a process: its group, its session, its descendants, those that carry its mark, those that hold its pipes.
 //! Each member is held by a name that survives the reuse of its number.
 
-use crate::sys::procfs::{self, Stat};
+use crate::sys::procfs::{self, Channel, Stat};
 use crate::sys::{pidfd, poll};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ pub(super) struct Roots<'a> {
     /// Whether the descendants of the process, and of those that are known already, count.
     pub(super) descendants: bool,
     pub(super) mark: Option<&'a [u8]>,
-    pub(super) pipes: &'a [u64],
+    pub(super) pipes: &'a [Channel],
 }
 
 /// A process that belongs to another, held so that no signal reaches a stranger.
@@ -74,7 +74,7 @@ pub(super) fn refresh(roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
 /// The pure part: who in the table belongs to the roots and is not known yet.
 fn find<'t>(table: &'t [Stat], roots: &Roots<'_>, known: &[Member], marked: impl Fn(&Stat) -> bool) -> Vec<&'t Stat> {
     let own = std::process::id() as i32;
-    let held: HashSet<i32> = procfs::pipe_writers(roots.pipes).into_iter().collect();
+    let held: HashSet<i32> = procfs::writers(roots.pipes).into_iter().collect();
     let mut inside: HashSet<i32> = known.iter().map(|member| member.stat.pid).chain(roots.pid).collect();
     let forbidden = ancestors(table);
     let mut found = Vec::new();

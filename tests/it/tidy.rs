@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 21] = [
+const ORDER: [&str; 22] = [
     "sys",
     "signal",
     "status",
@@ -15,6 +15,7 @@ const ORDER: [&str; 21] = [
     "error",
     "stop",
     "pipe",
+    "terminal",
     "command",
     "plan",
     "handle",
