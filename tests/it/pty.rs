@@ -1,8 +1,10 @@
 //! Pseudo-terminals as streams: who sees one, what passes it, how both directions end, and what is left when something fails.
 
 use crate::inject::{Call, supervise};
-use crate::support::{alone, descriptors, fixture, is_running, wait_for};
-use procession::{Cause, Child, Command, Completeness, ErrorKind, Input, Overflow, Pty, Signal, Stdio, Stop};
+use crate::support::{Scratch, alone, descriptors, fixture, is_running, wait_for};
+use procession::{
+    Cause, Child, Command, Completeness, ErrorKind, Filter, Input, Overflow, Pty, Signal, Stdio, Stop, Target,
+};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -418,6 +420,49 @@ fn who_keeps_the_terminal_is_named_and_stopped() {
         let report = child.stop(&Stop::term_then_kill(Duration::from_secs(10))).unwrap();
         assert!(report.is_stopped(), "{report}");
         wait_for("the end of the daemon", || !is_running(pid));
+    });
+}
+
+/// What looks on gets from a terminal what it gets from a pipe, once.
+#[test]
+fn turns_targets_filters_and_spills_work_with_a_terminal() {
+    alone!({
+        let asks = Command::shell("printf 'name? '; read name; echo hello $name; cat").pty(Pty::new());
+        let (reply, output) = asks
+            .converse(Duration::from_secs(60), |talk| {
+                let question = talk.read_until("name? ")?.before().to_vec();
+                talk.write_line("world")?;
+                let reply = talk.read_line()?;
+                talk.write("last")?;
+                Ok((question, reply))
+            })
+            .unwrap();
+        assert_eq!(reply, (Vec::new(), Some(b"hello world".to_vec())));
+        assert!(output.success(), "{output:?}");
+
+        let merged = || fixture("merge").arg("4").pty(Pty::new());
+        let all = b"out 0\nerr 1\nout 2\nerr 3\n";
+        let mut seen = Vec::new();
+        let output = merged().for_each_chunk(|_, bytes| seen.extend_from_slice(bytes)).unwrap();
+        assert!(output.success() && seen == all, "{seen:?}");
+        let scratch = Scratch::new();
+        let log = scratch.join("log");
+        assert!(merged().tee_stdout(Target::write(&log)).output().unwrap().success());
+        assert_eq!(std::fs::read(&log).unwrap(), all);
+        let error = merged().tee_stderr(Target::write(&log)).output().unwrap_err();
+        assert!(error.is_invalid_input() && error.to_string().contains("stderr has a target"), "{error}");
+        let apart = merged().stderr(Stdio::piped()).tee_stderr(Target::write(&log));
+        assert!(apart.output().unwrap().success());
+        assert_eq!(std::fs::read(&log).unwrap(), b"err 1\nerr 3\n");
+
+        let upper = || Filter::map_lines(|line| line.to_ascii_uppercase());
+        let ends = (fixture("cat") | fixture("cat").stdout(Stdio::pty())).filter(upper()).input("a\nb\n");
+        assert_eq!(ends.output().unwrap().stdout(), b"A\nB\n");
+        let (large, stderr) = (scratch.join("large"), scratch.join("stderr"));
+        let spilled = fixture("spew").arg("10000").pty(Pty::new()).capture_limit(100, Overflow::Spill(large.clone()));
+        let spilled = spilled.capture_limit_stderr(100, Overflow::Spill(stderr.clone())).output().unwrap();
+        assert_eq!((spilled.success(), std::fs::metadata(&large).unwrap().len()), (true, 10_000));
+        assert!(!stderr.exists());
     });
 }
 
