@@ -202,14 +202,16 @@ fn the_end_of_input_is_said() {
 #[test]
 fn a_descriptor_that_was_taken_out_says_nothing() {
     alone!({
-        let mut child = fixture("trap").arg("USR1").pty(Pty::new()).spawn().unwrap();
-        expect(&mut child, "ready\n");
-        drop(OwnedFd::from(child.stdin.take().unwrap()));
-        child.send_signal(Signal::USR1).unwrap();
-        expect(&mut child, &format!("{}\n", libc::SIGUSR1));
-        assert_eq!(child.try_wait().unwrap(), None);
-        child.kill().unwrap();
-        child.wait().unwrap();
+        let mut child = fixture("cat").pty(Pty::new()).spawn().unwrap();
+        let fd = OwnedFd::from(child.stdin.take().unwrap());
+        let mut again = File::from(fd.try_clone().unwrap());
+        drop(fd);
+        // Had the end been said before, this would come behind it.
+        again.write_all(b"word\n\x04").unwrap();
+        let mut text = String::new();
+        child.stdout.as_mut().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "word\n");
+        assert!(child.wait().unwrap().success());
     });
 }
 
@@ -269,30 +271,22 @@ fn a_longer_line_loses_its_rest() {
     });
 }
 
-/// As many bytes as a terminal takes of which nobody reads.
-fn room() -> usize {
-    let mut child = fixture("ready-sleep").arg("60000").pty(Pty::new()).spawn().unwrap();
-    expect(&mut child, "ready\n");
-    let line = lines(1);
+/// Types empty lines until the terminal takes no more, and returns how many.
+fn fill(child: &Child) -> usize {
     let mut taken = 0;
     let mut refusals = 0;
-    // What the terminal has handed over to the line discipline makes room again.
+    // What the terminal hands over to the line discipline makes room again.
     while refusals < 20 {
-        match nix::unistd::write(child.stdin.as_ref().unwrap(), &line[taken % line.len()..]) {
+        match nix::unistd::write(child.stdin.as_ref().unwrap(), &[b'\n'; 1000]) {
             Ok(count) => taken += count,
             Err(errno) => {
                 assert_eq!(errno, nix::errno::Errno::EAGAIN);
                 refusals += 1;
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(Duration::from_millis(2));
             }
         }
     }
-    // It does not wait for room.
-    let start = std::time::Instant::now();
-    drop(child.stdin.take());
-    assert!(start.elapsed() < Duration::from_secs(5));
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert!((4096..1 << 20).contains(&taken), "{taken}");
     taken
 }
 
@@ -300,20 +294,33 @@ fn room() -> usize {
 #[test]
 fn a_full_terminal_delays_the_end_of_input_and_no_more() {
     alone!({
-        let room = room();
-        assert!((4096..1 << 20).contains(&room), "{room}");
-        for size in [room - 1, room, room + 1] {
-            let input: Vec<u8> = lines(room).into_iter().take(size).collect();
-            let late = || fixture("late-read").arg("300").pty(Pty::new());
-            let output = late().input(input.clone()).timeout(Duration::from_secs(60)).output().unwrap();
-            assert!(output.stdout() == input, "{size}: {} bytes", output.stdout().len());
-            // Also when no output is waited for, and when the conversation is taken up again.
-            let mut child = late().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            assert!(child.communicate(input.clone()).unwrap().success());
-            let mut child = late().spawn().unwrap();
-            assert!(child.communicate_timeout(input.clone(), Duration::from_millis(100)).unwrap_err().is_timeout());
-            assert!(child.communicate(()).unwrap().stdout() == input);
-        }
+        // It is not said, and nobody waits.
+        let mut child = fixture("sleep").arg("60000").pty(Pty::new()).spawn().unwrap();
+        fill(&child);
+        let start = std::time::Instant::now();
+        drop(child.stdin.take());
+        assert!(start.elapsed() < Duration::from_secs(5));
+        child.kill().unwrap();
+        child.wait().unwrap();
+
+        let late = || fixture("late-read").arg("500").pty(Pty::new());
+        let long = Duration::from_secs(30);
+        let mut child = late().spawn().unwrap();
+        let count = fill(&child);
+        assert!(child.communicate_timeout((), long).unwrap().stdout() == vec![b'\n'; count]);
+        // Also when no output is waited for, and when the conversation is taken up again.
+        let mut child = late().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        fill(&child);
+        assert!(child.communicate(()).unwrap().success());
+        let mut child = late().spawn().unwrap();
+        let count = fill(&child);
+        assert!(child.communicate_timeout((), Duration::from_millis(10)).unwrap_err().is_timeout());
+        assert!(child.communicate_timeout((), long).unwrap().stdout() == vec![b'\n'; count]);
+        // A write by hand comes back when there is room for the end.
+        let mut child = late().stdout(Stdio::null()).spawn().unwrap();
+        fill(&child);
+        child.stdin.as_ref().unwrap().write_all(b"last\n").unwrap();
+        assert!(child.wait().unwrap().success());
     });
 }
 
@@ -548,6 +555,22 @@ fn no_end_lands_among_the_standard_streams() {
         }
         assert!(output.unwrap().unwrap().stdout().starts_with(b"0 tty\n1 tty\n2 tty\n"));
         assert!(child.unwrap().wait().unwrap().success());
+    });
+}
+
+/// The leader of a session without a terminal gets the first one that it opens carelessly.
+#[test]
+fn the_terminal_of_a_child_is_not_ours() {
+    alone!({
+        // SAFETY: no arguments.
+        if unsafe { libc::setsid() } < 0 {
+            eprintln!("skipped: this process leads a group");
+            return;
+        }
+        assert!(fixture("tty").pty(Pty::new()).output().unwrap().success());
+        let mut child = fixture("cat").pty(Pty::new()).spawn().unwrap();
+        assert_eq!(File::open("/dev/tty").unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        assert!(child.wait().unwrap().success());
     });
 }
 
