@@ -16,8 +16,9 @@ use crate::signal::Signal;
 use crate::spawn;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
-use crate::sys;
+use crate::sys::procfs::Channel;
 use crate::tee::Tee;
+use crate::terminal::Terminal;
 use crate::text::Text;
 use crate::trace;
 use std::fmt;
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// [`communicate`](Child::communicate) feed and collect without a deadlock.
 ///
 /// Dropping a child closes the pipe ends and lets the process go on; it is reaped quietly when it has ended, at the latest by
-/// the next command that is started. With [`Command::kill_on_drop`] it is stopped by its stop plan instead, in bounded time.
+/// the next command that is started. A child on a terminal of its own gets SIGHUP then, because the terminal goes away. With [`Command::kill_on_drop`] it is stopped by its stop plan instead, in bounded time.
 ///
 /// ```
 /// use procession::Command;
@@ -51,6 +52,7 @@ pub struct Child {
     pub stdout: Option<PipeReader>,
     /// Our end of its standard error.
     pub stderr: Option<PipeReader>,
+    pub(crate) terminal: Option<Terminal>,
     pub(crate) handle: ProcessHandle,
     /// A conversation that was begun and not finished.
     pub(crate) machine: Option<Machine>,
@@ -99,7 +101,7 @@ impl Command {
     /// Everything that is wrong with the request, and every step that fails: see [`ErrorKind`](crate::ErrorKind). Nothing is
     /// left behind then.
     pub fn spawn(&self) -> Result<Child, Error> {
-        self.spawn_with(&self.streams)
+        self.spawn_with(&self.chosen_streams())
     }
 
     /// Starts the command with streams that a verb has chosen.
@@ -126,6 +128,7 @@ impl Command {
             stdin: spawned.stdin,
             stdout: spawned.stdout,
             stderr: spawned.stderr,
+            terminal: spawned.terminal,
             handle: spawned.handle,
             machine: None,
             drain: Deadline::NEVER,
@@ -149,29 +152,28 @@ impl Command {
 
     /// A stream that has a target comes by a pipe.
     fn streams_with_targets(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<Stdio>; 3], Error> {
+        let [stdout_ends, stderr_ends] = have_ends(streams);
         let [stdin, stdout, stderr] = streams.clone();
-        let stdout = self.stream_with_target(Stream::Stdout, stdout)?;
-        let stderr = self.stream_with_target(Stream::Stderr, stderr)?;
+        let stdout = self.stream_with_target(Stream::Stdout, stdout, stdout_ends)?;
+        let stderr = self.stream_with_target(Stream::Stderr, stderr, stderr_ends)?;
         Ok([stdin, stdout, stderr])
     }
 
-    fn stream_with_target(&self, stream: Stream, stdio: Option<Stdio>) -> Result<Option<Stdio>, Error> {
+    fn stream_with_target(&self, stream: Stream, stdio: Option<Stdio>, has_end: bool) -> Result<Option<Stdio>, Error> {
         match stdio {
             stdio if !self.has_target(stream) => Ok(stdio),
             None => Ok(Some(Stdio::piped())),
             // Targets of both streams get it by way of the stream that it has become.
-            Some(stdio) if stdio.is_pipe() || (stdio.is_other_stream() && !self.has_own_target(stream)) => {
-                Ok(Some(stdio))
-            }
+            Some(stdio) if has_end || (joins_another(&stdio) && !self.has_own_target(stream)) => Ok(Some(stdio)),
             Some(stdio) => Err(Error::invalid(format!("{stream} has a target, and is said to be {stdio:?}"))),
         }
     }
 
     fn open_spills(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<(PathBuf, File)>; 2], Error> {
-        let [_, stdout, stderr] = streams;
-        let open = |stream: &Option<Stdio>, limit: &Option<Limit>| -> Result<_, Error> {
+        let [stdout, stderr] = have_ends(streams);
+        let open = |has_end: bool, limit: &Option<Limit>| -> Result<_, Error> {
             match limit {
-                Some(Limit { overflow: Overflow::Spill(path), .. }) if stream.as_ref().is_some_and(Stdio::is_pipe) => {
+                Some(Limit { overflow: Overflow::Spill(path), .. }) if has_end => {
                     let file = File::create(path).map_err(|error| Error::io("open", error).path(path))?;
                     Ok(Some((path.clone(), file)))
                 }
@@ -189,13 +191,31 @@ pub(crate) fn echo(line: &dyn fmt::Display) {
     // Writing to a string does not fail.
     let _ = write_visible(&mut text, &line.to_string());
     text.push('\n');
-    sys::terminal::remark(&text);
+    crate::sys::terminal::remark(&text);
+}
+
+/// Of which output streams an end is ours. The terminal has one for both.
+fn have_ends(streams: &[Option<Stdio>; 3]) -> [bool; 2] {
+    let [_, stdout, stderr] = streams.each_ref().map(Option::as_ref);
+    let shared = stdout.is_some_and(Stdio::is_pty);
+    let stderr = stderr.is_some_and(|stderr| stderr.is_pipe() || (stderr.is_pty() && !shared));
+    [stdout.is_some_and(Stdio::has_end), stderr]
+}
+
+/// Whether it goes where the other stream goes.
+fn joins_another(stdio: &Stdio) -> bool {
+    stdio.is_other_stream() || stdio.is_pty()
 }
 
 impl Child {
     /// The process, without the pipes: cheap to clone, usable from any thread.
     pub fn handle(&self) -> &ProcessHandle {
         &self.handle
+    }
+
+    /// Its terminal, if it has one of its own: see [`Command::pty`].
+    pub fn terminal(&self) -> Option<&Terminal> {
+        self.terminal.as_ref()
     }
 
     /// The process's number.
@@ -359,10 +379,10 @@ impl Child {
         Subject { handle: &self.handle, streams, heard: machine.and_then(Machine::heard) }
     }
 
-    /// The pipes that its output comes by: whoever holds them belongs to its tree.
-    pub(crate) fn pipes(&self) -> Vec<u64> {
+    /// What its output comes by: whoever can write to it belongs to its tree.
+    pub(crate) fn pipes(&self) -> Vec<Channel> {
         let ends = [&self.stdout, &self.stderr].into_iter().flatten();
-        ends.filter_map(|end| sys::fd::inode(end.as_fd()).ok()).collect()
+        ends.filter_map(PipeReader::channel).collect()
     }
 }
 

@@ -110,7 +110,7 @@ impl Command {
         talk: impl FnOnce(&mut Conversation<'_>) -> Result<T, Error>,
     ) -> Result<(T, Output), Error> {
         let until = Deadline::from(self.timeout);
-        let [stdin, stdout, stderr] = self.streams.clone();
+        let [stdin, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
         let mut child = self.spawn_with(&[piped(stdin), piped(stdout), piped(stderr)])?;
         child.settings.kill_on_drop = KillOnDrop::Always;

@@ -15,6 +15,7 @@ mod error;
 mod trace;
 mod stop;
 mod pipe;
+mod terminal;
 mod command;
 mod plan;
 mod handle;
@@ -29,7 +30,7 @@ mod pipeline;
 mod converse;
 
 pub use child::Child;
-pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Resource, Stdio, Target, quote};
+pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Pty, Resource, Stdio, Target, quote};
 pub use converse::{Conversation, Pattern, Reply};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
@@ -45,6 +46,7 @@ pub use spawn::{SpawnFence, SpawnRoute, spawn_fence};
 pub use status::ExitStatus;
 pub use stop::{Scope, Stop};
 pub use sys::step::Step;
+pub use terminal::Terminal;
 pub use text::{DecodeError, Decoder, ErrorMode, LineEnd, LineSplitter, Newlines, Text, UnknownEncoding};
 
 /// What was decided and why, what goes wrong with processes, and where to find what Python calls by another name.

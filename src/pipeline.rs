@@ -332,8 +332,10 @@ impl Pipeline {
     fn run_with(&self, streams: Streams, purpose: Purpose, watch: &mut dyn Watch) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
         let mut children = self.spawn_with(Some(streams), KillOnDrop::Always)?;
-        let input = self.stages.first().and_then(|first| first.input.clone());
-        let input = input.filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
+        let input = match self.stages.first() {
+            Some(first) => first.fed_input(first.input_stream(None)?.as_ref()),
+            None => Input::empty(),
+        };
         children.talk(input, purpose, deadline, true, watch).map_err(|error| match (error.is_timeout(), self.timeout) {
             (true, Some(timeout)) => error.detail(format!("timed out after {timeout:?}")),
             _ => error,
@@ -358,7 +360,7 @@ impl Pipeline {
         let mut children: Vec<Child> = Vec::with_capacity(self.stages.len());
         let (mut from_before, mut relays) = (None, Vec::new());
         for (place, stage) in self.stages.iter().enumerate() {
-            let [own_stdin, own_stdout, own_stderr] = stage.streams.clone();
+            let [own_stdin, own_stdout, _] = &stage.streams;
             let within = |name: &str| failed(Error::invalid(format!("{name} of stage {} is the pipe", place + 1)));
             let filters: Vec<_> = self.filters_behind(place).map(|one| OpenFilter::new(one, stage.line_max)).collect();
             let stdin = match from_before.take() {
@@ -381,18 +383,20 @@ impl Pipeline {
                     Stdio::piped()
                 })
             } else if filters.is_empty() {
-                own_stdout.or_else(|| collects.then(Stdio::piped))
+                stage.chosen_stream(1).or_else(|| collects.then(Stdio::piped))
             } else {
-                if own_stdout.is_some_and(|stdout| !stdout.is_pipe()) {
+                let chosen = stage.chosen_stream(1);
+                if chosen.as_ref().is_some_and(|stdout| !stdout.has_end()) {
                     let text = "stdout of a pipeline that ends in a filter goes through us: use `tee_stdout` on its last command";
                     return Err(failed(Error::invalid(text)));
                 }
+                let terminal = chosen.filter(Stdio::is_pty);
                 // What would be inherited is written by us.
                 let inherits = streams == Some(Streams::Shared) && !stage.has_own_target(Stream::Stdout);
-                shown = inherits.then(|| stage.clone().tee_stdout(Target::stdout()));
-                Some(Stdio::piped())
+                shown = (inherits && terminal.is_none()).then(|| stage.clone().tee_stdout(Target::stdout()));
+                terminal.or_else(|| Some(Stdio::piped()))
             };
-            let stderr = own_stderr.or_else(|| collects.then(Stdio::piped));
+            let stderr = stage.chosen_stream(2).or_else(|| collects.then(Stdio::piped));
             // While the others are being started, a failure stops those that run.
             let stage = shown.as_ref().unwrap_or(stage);
             let quiet = (self.echo && stage.echo).then(|| Command { echo: false, ..stage.clone() });

@@ -1,11 +1,13 @@
 //! A command made ready: every byte and every step, in order, before any process exists. Decides how the program is found,
 //! which requests contradict themselves, which steps the child takes and in which order, and which descriptors it has.
 
-use crate::command::{Attributes, Command, Directory, FileMode, Id, Kind, Mask, Program, Stdio};
+use crate::command::{Attributes, Command, Directory, FileMode, Id, Kind, Mask, Program, Pty, Stdio};
 use crate::error::{Error, ErrorKind};
 use crate::signal::Signal;
 use crate::sys::step::Step;
 use crate::sys::strings::{Strings, ZeroByte};
+use crate::terminal;
+use std::borrow::Cow;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -44,6 +46,8 @@ pub struct Plan {
     /// Everything else, in order. Descriptors of ours that a step needs are filled in when they are open.
     pub(crate) steps: Vec<Step>,
     pub(crate) directory: Option<SharedFd>,
+    /// The terminal to open, if a stream is on it.
+    pub(crate) pty: Option<Pty>,
     pub(crate) cgroup: Option<PathBuf>,
     pub(crate) pipe_size: Option<usize>,
     pub(crate) leads_session: bool,
@@ -76,7 +80,7 @@ impl Command {
     /// Everything that is wrong with the request, and a program that cannot be found.
     #[doc(alias = "dry_run")]
     pub fn plan(&self) -> Result<Plan, Error> {
-        Plan::resolve(self, &self.streams).map_err(|error| error.of_command(|| self.to_string()))
+        Plan::resolve(self, &self.chosen_streams()).map_err(|error| error.of_command(|| self.to_string()))
     }
 }
 
@@ -102,9 +106,9 @@ impl Plan {
     }
 
     pub(crate) fn resolve(command: &Command, streams: &[Option<Stdio>; 3]) -> Result<Plan, Error> {
-        let attributes = &command.attributes;
-        check_attributes(attributes)?;
         let descriptors = descriptors(streams, &command.descriptors)?;
+        let (pty, attributes) = terminal(command, &descriptors)?;
+        check_attributes(&attributes)?;
         let mark = command.track.then(mark);
         let envp = environment(command, mark.as_deref())?;
         let directory = match &command.directory {
@@ -115,10 +119,11 @@ impl Plan {
             line: command.to_string(),
             argv: arguments(command)?,
             envp,
-            steps: steps(command, &descriptors)?,
+            steps: steps(command, &attributes, &descriptors)?,
             candidates: lookup(command)?,
             descriptors,
             directory,
+            pty,
             cgroup: attributes.cgroup.clone(),
             pipe_size: attributes.pipe_size,
             leads_session: attributes.session,
@@ -143,6 +148,11 @@ impl fmt::Display for Plan {
             writeln!(out, "program  {}", path.to_string_lossy())?;
         }
         writeln!(out, "env      {} entries", self.envp.len())?;
+        if let Some(Pty { rows, cols, mode }) = &self.pty {
+            let words = [(mode.echo, " echo"), (mode.crlf, " crlf"), (mode.raw, " raw")];
+            let words: String = words.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect();
+            writeln!(out, "pty      {rows} rows, {cols} columns{words}")?;
+        }
         for (number, stdio) in &self.descriptors {
             writeln!(out, "stream   {number} <- {stdio:?}")?;
         }
@@ -315,6 +325,10 @@ fn descriptors(streams: &[Option<Stdio>; 3], extra: &[(RawFd, Stdio)]) -> Result
         if *number < 3 {
             return Err(Error::invalid(format!("descriptor {number}: use stdin, stdout and stderr for 0 to 2")));
         }
+        if stdio.is_pty() {
+            let text = format!("descriptor {number}: only stdin, stdout and stderr can be on the terminal");
+            return Err(Error::invalid(text));
+        }
         if stdio.is_pipe() {
             let text = format!("descriptor {number}: make a pipe with `pipe()` and give one end");
             return Err(Error::invalid(text));
@@ -358,6 +372,35 @@ fn check_stdio(number: RawFd, stdio: &Stdio, all: &[(RawFd, Stdio)]) -> Result<(
     }
 }
 
+/// The terminal of the command, if a stream is on it, and what follows from that: the child leads a session of its own, and it is
+/// the controlling terminal.
+fn terminal<'c>(
+    command: &'c Command,
+    descriptors: &[(RawFd, Stdio)],
+) -> Result<(Option<Pty>, Cow<'c, Attributes>), Error> {
+    let attributes = Cow::Borrowed(&command.attributes);
+    let Some(descriptor) = on_terminal(descriptors).next() else {
+        let unused = command.pty.is_some();
+        return if unused { Err(Error::invalid("no stream is on the terminal")) } else { Ok((None, attributes)) };
+    };
+    let pty = command.pty.clone().unwrap_or_default();
+    terminal::check_size(pty.rows, pty.cols)?;
+    if attributes.controlling_terminal && descriptor != 0 {
+        return Err(Error::invalid("the controlling terminal is that of the command, and stdin is not on it"));
+    }
+    if attributes.foreground {
+        return Err(Error::invalid("on a terminal of its own the child is in the foreground by itself"));
+    }
+    let mut attributes = attributes.into_owned();
+    (attributes.session, attributes.controlling_terminal) = (true, true);
+    Ok((Some(pty), Cow::Owned(attributes)))
+}
+
+/// Which of the streams are on the terminal of the command, in ascending order.
+fn on_terminal(descriptors: &[(RawFd, Stdio)]) -> impl Iterator<Item = RawFd> {
+    descriptors.iter().filter(|(_, stdio)| stdio.is_pty()).map(|(number, _)| *number)
+}
+
 /// How descriptors of ours get to the numbers the child wants, as if at the same time: a source that is also another's
 /// target has to be lifted out of the way first. Returns which sources to lift.
 pub(crate) fn to_lift(map: &[(RawFd, RawFd)]) -> Vec<bool> {
@@ -369,8 +412,7 @@ pub(crate) fn to_lift(map: &[(RawFd, RawFd)]) -> Vec<bool> {
 /// The order is that of CPython's `_posixsubprocess`, with what it lacks put where its rights still suffice: signals,
 /// descriptors, control group, directory, umask, session and group, terminal, scheduling and limits, groups, group, user,
 /// death signal (which a change of user clears), no new privileges, close others, mask.
-fn steps(command: &Command, descriptors: &[(RawFd, Stdio)]) -> Result<Vec<Step>, Error> {
-    let attributes = &command.attributes;
+fn steps(command: &Command, attributes: &Attributes, descriptors: &[(RawFd, Stdio)]) -> Result<Vec<Step>, Error> {
     let mut steps = Vec::with_capacity(8);
     steps.extend(signal_steps(attributes));
     if attributes.cgroup.is_some() {
@@ -393,7 +435,9 @@ fn steps(command: &Command, descriptors: &[(RawFd, Stdio)]) -> Result<Vec<Step>,
         None => {}
     }
     if attributes.controlling_terminal {
-        steps.push(Step::ControllingTerminal);
+        // Without a terminal of the command it is the one that standard input is on.
+        let descriptor = on_terminal(descriptors).next().unwrap_or(0);
+        steps.push(Step::ControllingTerminal { descriptor });
     }
     if attributes.foreground {
         steps.push(Step::Foreground { terminal: UNBOUND });

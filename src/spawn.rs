@@ -1,7 +1,7 @@
 //! From a plan to a process: opens the streams, chooses the route, makes the child, and says in words what failed. Nothing is
 //! left behind when it fails: every descriptor is owned, and a child that could not become the program is reaped here.
 
-use crate::command::{FileMode, Kind, Stdio};
+use crate::command::{FileMode, Kind, Pty, Stdio};
 use crate::error::{Error, ErrorKind};
 use crate::handle::{self, Birth, Foreground, Notice, ProcessHandle};
 use crate::pipe::{PipeReader, PipeWriter};
@@ -10,7 +10,8 @@ use crate::sys::after_fork::{Failure, Job};
 use crate::sys::fork::{self, Hook};
 use crate::sys::step::Step;
 use crate::sys::wait::{self, Patience, Who};
-use crate::sys::{self, clone, fd, pipe};
+use crate::sys::{self, clone, fd, pipe, pty};
+use crate::terminal::Terminal;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{OnceLock, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 /// A new process and the ends we keep.
@@ -27,6 +28,7 @@ pub(crate) struct Spawned {
     pub(crate) stdin: Option<PipeWriter>,
     pub(crate) stdout: Option<PipeReader>,
     pub(crate) stderr: Option<PipeReader>,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 /// How processes are made on this system.
@@ -104,13 +106,8 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
         foreground: bound.foreground,
     });
     handle.span().spawned(route);
-    let [stdin, stdout, stderr] = bound.ours;
-    Ok(Spawned {
-        handle,
-        stdin: stdin.map(PipeWriter::new),
-        stdout: stdout.map(PipeReader::new),
-        stderr: stderr.map(PipeReader::new),
-    })
+    let Ours { stdin, stdout, stderr, terminal } = bound.ours;
+    Ok(Spawned { handle, stdin, stdout, stderr, terminal })
 }
 
 // ---- opening what the plan names ----
@@ -118,23 +115,38 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
 /// The plan with descriptors in it.
 struct Bound {
     steps: Vec<Step>,
-    /// The parent's ends of 0 to 2.
-    ours: [Option<OwnedFd>; 3],
+    ours: Ours,
     /// The child's ends, and whatever else must be open until it has its own copies.
     _theirs: Vec<OwnedFd>,
     cgroup: Option<File>,
     foreground: Option<Foreground>,
 }
 
+/// The parent's ends of 0 to 2, and the terminal that some of them are of.
+#[derive(Default)]
+struct Ours {
+    stdin: Option<PipeWriter>,
+    stdout: Option<PipeReader>,
+    stderr: Option<PipeReader>,
+    terminal: Option<Terminal>,
+}
+
 fn bind(plan: &Plan, route: SpawnRoute) -> Result<Bound, Error> {
-    let mut ours = [None, None, None];
+    let mut ours = Ours::default();
     let mut theirs = Vec::new();
+    let slave = match &plan.pty {
+        Some(settings) => Some(open_terminal(plan, settings, &mut ours)?),
+        None => None,
+    };
     let mut map: Vec<(RawFd, RawFd)> = Vec::with_capacity(plan.descriptors.len());
     for (number, stdio) in &plan.descriptors {
-        if let Some(source) = open(plan, *number, stdio, &mut ours, &mut theirs)? {
-            map.push((*number, source));
-        }
+        let source = match (&stdio.0, &slave) {
+            (Kind::Pty, Some(slave)) => Some(slave.as_raw_fd()),
+            _ => open(plan, *number, stdio, &mut ours, &mut theirs)?,
+        };
+        map.extend(source.map(|source| (*number, source)));
     }
+    theirs.extend(slave);
     for (number, stdio) in &plan.descriptors {
         if let Kind::Same(other) = stdio.0 {
             let other = RawFd::from(other);
@@ -224,11 +236,12 @@ fn open(
     plan: &Plan,
     number: RawFd,
     stdio: &Stdio,
-    ours: &mut [Option<OwnedFd>; 3],
+    ours: &mut Ours,
     theirs: &mut Vec<OwnedFd>,
 ) -> Result<Option<RawFd>, Error> {
     let fd: OwnedFd = match &stdio.0 {
-        Kind::Same(_) => return Ok(None),
+        // The plan has a terminal wherever a stream is on it.
+        Kind::Same(_) | Kind::Pty => return Ok(None),
         Kind::Inherit => return Ok(Some(number)),
         Kind::Fd(shared) => return Ok(Some(shared.as_raw_fd())),
         Kind::Broken { errno, .. } => return Err(Error::io("dup", io::Error::from_raw_os_error(*errno))),
@@ -244,16 +257,63 @@ fn open(
                 // A wish: see `Command::pipe_size`.
                 let _ = pipe::set_size(reader.as_fd(), size);
             }
-            let (own, child) = if number == 0 { (writer, reader) } else { (reader, writer) };
-            if let Some(place) = usize::try_from(number).ok().and_then(|number| ours.get_mut(number)) {
-                *place = Some(own);
+            match number {
+                0 => {
+                    ours.stdin = Some(PipeWriter::new(writer));
+                    reader
+                }
+                1 => {
+                    ours.stdout = Some(PipeReader::new(reader));
+                    writer
+                }
+                _ => {
+                    ours.stderr = Some(PipeReader::new(reader));
+                    writer
+                }
             }
-            child
         }
     };
     let source = fd.as_raw_fd();
     theirs.push(fd);
     Ok(Some(source))
+}
+
+/// Opens the terminal, keeps our ends of the streams that are on it, and returns the child's.
+fn open_terminal(plan: &Plan, settings: &Pty, ours: &mut Ours) -> Result<OwnedFd, Error> {
+    let pair = pty::open().map_err(explain_pty)?;
+    let failed = |error| Error::io("pty", error);
+    let slave = pair.slave.as_fd();
+    pty::set_mode(slave, settings.mode).map_err(failed)?;
+    pty::set_size(slave, settings.rows, settings.cols).map_err(failed)?;
+    let identity = pty::identity(slave).map_err(failed)?;
+    let master = Arc::new(pair.master);
+    let on_it = |number| plan.descriptors.iter().any(|(other, stdio)| *other == number && stdio.is_pty());
+    let end = || fd::duplicate_from(master.as_fd(), 3).map_err(failed);
+    if on_it(0) {
+        ours.stdin = Some(PipeWriter::of_terminal(end()?, Arc::clone(&master)));
+    }
+    if on_it(1) {
+        ours.stdout = Some(PipeReader::of_terminal(end()?, identity));
+    } else if on_it(2) {
+        ours.stderr = Some(PipeReader::of_terminal(end()?, identity));
+    }
+    ours.terminal = Some(Terminal::new(master, pair.path));
+    Ok(pair.slave)
+}
+
+fn explain_pty(error: io::Error) -> Error {
+    let (kind, detail) = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO | libc::ENOSYS) => {
+            (Some(ErrorKind::Unsupported), "there are no pseudo-terminals here (is /dev/pts mounted?)")
+        }
+        Some(libc::ENOSPC | libc::EAGAIN) => (None, "no more pseudo-terminals (kernel.pty.max)"),
+        _ => return Error::io("pty", error).path("/dev/ptmx"),
+    };
+    let error = Error::io("pty", error).path("/dev/ptmx").detail(detail);
+    match kind {
+        Some(kind) => error.kind_of(kind),
+        None => error,
+    }
 }
 
 fn open_file(path: &Path, options: &mut std::fs::OpenOptions) -> Result<OwnedFd, Error> {

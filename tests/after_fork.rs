@@ -59,6 +59,7 @@ fn is_root() -> bool {
 /// Every step that there is, as far as this process may.
 fn with_every_step(command: Command) -> Command {
     let command = command
+        .stdin(Stdio::pty())
         .fd(20, Stdio::null())
         .current_dir_fd(File::open("/").unwrap())
         .umask(0o022)

@@ -11,6 +11,7 @@ mod capture;
 mod env;
 mod filter;
 mod input;
+mod pty;
 mod quote;
 mod stdio;
 mod target;
@@ -23,6 +24,7 @@ pub(crate) use env::Env;
 pub use filter::Filter;
 pub use input::Input;
 pub(crate) use input::Opened;
+pub use pty::Pty;
 pub use quote::quote;
 pub use stdio::Stdio;
 pub(crate) use stdio::{FileMode, Kind};
@@ -69,6 +71,8 @@ pub struct Command {
     /// Standard input, output and error; `None` lets the verb choose.
     pub(crate) streams: [Option<Stdio>; 3],
     pub(crate) descriptors: Vec<(RawFd, Stdio)>,
+    /// The settings of its terminal, on which are then all streams that were not set.
+    pub(crate) pty: Option<Pty>,
     pub(crate) attributes: Attributes,
     pub(crate) hooks: Vec<Hook>,
     pub(crate) track: bool,
@@ -143,6 +147,7 @@ impl Command {
             directory: None,
             streams: [None, None, None],
             descriptors: Vec::new(),
+            pty: None,
             attributes: Attributes::default(),
             hooks: Vec::new(),
             track: false,
@@ -327,6 +332,46 @@ impl Command {
     /// Pipes for all three streams.
     pub fn pipe_all(self) -> Command {
         self.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
+    }
+
+    /// A pseudo-terminal for the streams that are not set otherwise, before or after this: programs see a terminal, ask questions,
+    /// use colours, and write each line when it is complete. The child leads a session of its own, whose controlling terminal it is.
+    ///
+    /// Our ends are [`stdin`](crate::Child::stdin) and [`stdout`](crate::Child::stdout) of the child, where standard error
+    /// appears too, and verbs that collect do so as from pipes; [`terminal`](crate::Child::terminal) is for everything else. To drop
+    /// the child hangs up, and then the program gets SIGHUP.
+    ///
+    /// ```
+    /// use procession::{Command, Pty, Stdio};
+    ///
+    /// let output = Command::shell("read name; echo hello $name").pty(Pty::new()).input("world\n").output()?;
+    /// assert_eq!(output.stdout(), b"hello world\n");
+    ///
+    /// let output = Command::shell("test -t 1 && echo oops >&2").pty(Pty::new()).stderr(Stdio::piped()).output()?;
+    /// assert_eq!((output.stdout(), output.stderr()), (&b""[..], &b"oops\n"[..]));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// Input passes the line discipline of the terminal, unless it is [raw](Pty::raw): a line may have 4095 bytes, of a longer one the
+    /// rest is lost; control characters do what they do at a keyboard; and the end of input, said when
+    /// [`stdin`](crate::Child::stdin) is dropped, is a ^D, which one reader sees once.
+    #[doc(alias = "openpty")]
+    #[doc(alias = "forkpty")]
+    #[doc(alias = "tty")]
+    pub fn pty(mut self, pty: Pty) -> Command {
+        self.pty = Some(pty);
+        self
+    }
+
+    /// The stream as it was set. With a terminal, one that was not set is on it.
+    pub(crate) fn chosen_stream(&self, number: usize) -> Option<Stdio> {
+        let set = self.streams.get(number).cloned().flatten();
+        set.or_else(|| self.pty.as_ref().map(|_| Stdio::pty()))
+    }
+
+    /// The three of them.
+    pub(crate) fn chosen_streams(&self) -> [Option<Stdio>; 3] {
+        [0, 1, 2].map(|number| self.chosen_stream(number))
     }
 
     fn stream(mut self, number: usize, stdio: Stdio) -> Command {

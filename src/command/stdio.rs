@@ -30,6 +30,8 @@ pub(crate) enum Kind {
     Inherit,
     Null,
     Pipe,
+    /// The terminal of the command.
+    Pty,
     File {
         path: PathBuf,
         mode: FileMode,
@@ -54,7 +56,10 @@ pub(crate) enum FileMode {
 impl PartialEq for Kind {
     fn eq(&self, other: &Kind) -> bool {
         match (self, other) {
-            (Kind::Inherit, Kind::Inherit) | (Kind::Null, Kind::Null) | (Kind::Pipe, Kind::Pipe) => true,
+            (Kind::Inherit, Kind::Inherit)
+            | (Kind::Null, Kind::Null)
+            | (Kind::Pipe, Kind::Pipe)
+            | (Kind::Pty, Kind::Pty) => true,
             (Kind::File { path: one, mode: a }, Kind::File { path: two, mode: b }) => one == two && a == b,
             (Kind::Fd(one), Kind::Fd(two)) => one.as_raw_fd() == two.as_raw_fd(),
             (Kind::Broken { number: one, .. }, Kind::Broken { number: two, .. }) => one == two,
@@ -84,6 +89,21 @@ impl Stdio {
     #[doc(alias = "capture")]
     pub fn piped() -> Stdio {
         Stdio(Kind::Pipe)
+    }
+
+    /// The pseudo-terminal of the command, of which there is one, whatever the number of streams on it; see
+    /// [`Command::pty`](crate::Command::pty), where its size and its settings are said. The parent's end is a field of the
+    /// [`Child`](crate::Child), as with a pipe: of standard output and error only the first that is on the terminal.
+    ///
+    /// ```
+    /// use procession::{Command, Stdio};
+    ///
+    /// let output = Command::shell("test -t 1 && echo yes").stdin(Stdio::null()).stdout(Stdio::pty()).output()?;
+    /// assert_eq!(output.stdout(), b"yes\n");
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn pty() -> Stdio {
+        Stdio(Kind::Pty)
     }
 
     /// The file at this path, to read from; for standard input.
@@ -133,6 +153,15 @@ impl Stdio {
     pub(crate) fn is_other_stream(&self) -> bool {
         matches!(self.0, Kind::Same(_))
     }
+
+    pub(crate) fn is_pty(&self) -> bool {
+        matches!(self.0, Kind::Pty)
+    }
+
+    /// Whether the other end is the parent's.
+    pub(crate) fn has_end(&self) -> bool {
+        self.is_pipe() || self.is_pty()
+    }
 }
 
 impl fmt::Debug for Stdio {
@@ -141,6 +170,7 @@ impl fmt::Debug for Stdio {
             Kind::Inherit => out.write_str("inherit"),
             Kind::Null => out.write_str("null"),
             Kind::Pipe => out.write_str("piped"),
+            Kind::Pty => out.write_str("pty"),
             Kind::File { path, mode } => write!(out, "{mode:?} {}", path.display()),
             Kind::Fd(fd) => write!(out, "descriptor {}", fd.as_raw_fd()),
             Kind::Broken { number, .. } => write!(out, "descriptor {number} (not open)"),

@@ -10,6 +10,7 @@ use crate::machine::{Machine, STREAMS, Trouble};
 use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::sys::poll::{self, PollFd};
+use crate::sys::procfs::Channel;
 use crate::sys::{self, procfs};
 use std::io;
 use std::ops::ControlFlow;
@@ -170,7 +171,7 @@ pub(crate) struct Talk<'a> {
     ready: Ready,
     /// The process has ended; it is not reaped before the conversation is over.
     exited: bool,
-    stopper: Option<(Stopper, Vec<u64>)>,
+    stopper: Option<(Stopper, Vec<Channel>)>,
     /// Until when to wait for readiness; not at all if nothing is left to wait for.
     until: Option<Deadline>,
     /// Which pipes were asked to be larger: standard input, output and error.
@@ -249,9 +250,9 @@ impl<'a> Talk<'a> {
         self.looks += 1;
         if ready.stdin && self.machine.wants_to_write() {
             let [grown, ..] = &mut self.grown;
-            let close = match &self.child.stdin {
+            let written = match &self.child.stdin {
                 Some(end) => self.machine.write(|bytes| {
-                    let count = sys::pipe::write(end.as_fd(), bytes)?;
+                    let count = end.write_some(bytes)?;
                     if count >= PIPE_FULL && count < bytes.len() {
                         grow(end.as_fd(), grown);
                     }
@@ -262,10 +263,13 @@ impl<'a> Talk<'a> {
                     Ok(true)
                 }
             };
-            if close.map_err(|error| Error::io("write stdin", error))? {
-                self.child.stdin = None;
-                self.tell_of_input();
-            }
+            written.map_err(|error| Error::io("write stdin", error))?;
+        }
+        // A terminal may have no room for the end of input now; a pipe always has.
+        let over = ready.stdin && !self.machine.input_is_open();
+        if over && self.child.stdin.as_ref().is_some_and(PipeWriter::say_end) {
+            self.child.stdin = None;
+            self.tell_of_input();
         }
         if ready.streams.contains(&true) {
             self.machine.heard_at(Instant::now());
@@ -301,7 +305,7 @@ impl<'a> Talk<'a> {
             prepare_memory(buffer, prepared);
             let before = buffer.len();
             let mut read = |buffer: &mut Vec<u8>, max| {
-                let count = sys::fd::read_append(reader.as_fd(), buffer, max)?;
+                let count = reader.read_append(buffer, max)?;
                 full |= count >= PIPE_FULL;
                 Ok(count)
             };
@@ -361,7 +365,8 @@ impl<'a> Talk<'a> {
             return Ok(Decision::Wait);
         }
         // Only the end of the process is left: the last wait reaps it in one call.
-        if self.machine.is_done() && (self.exited || deadline == Deadline::NEVER) {
+        let said = self.child.stdin.is_none();
+        if self.machine.is_done() && (self.exited || (said && deadline == Deadline::NEVER)) {
             return Ok(Decision::Over);
         }
         if self.exited && self.is_paused {
@@ -476,7 +481,9 @@ impl<'a> Talk<'a> {
     fn wanted(&self) -> (Option<&PipeWriter>, [Option<&PipeReader>; 2]) {
         let reading = self.machine.overflowed().is_none();
         let wants = |stream| reading && self.machine.wants_to_read(stream);
-        let stdin = self.child.stdin.as_ref().filter(|_| self.machine.wants_to_write());
+        // What is over has its end still to be said.
+        let wants_input = self.machine.wants_to_write() || !self.machine.input_is_open();
+        let stdin = self.child.stdin.as_ref().filter(|_| wants_input);
         let stdout = self.child.stdout.as_ref().filter(|_| wants(Stream::Stdout) && !self.is_paused);
         let stderr = self.child.stderr.as_ref().filter(|_| wants(Stream::Stderr));
         (stdin, [stdout, stderr])
@@ -585,6 +592,6 @@ fn prepare_memory(buffer: &mut Vec<u8>, prepared: &mut usize) {
 
 /// Who keeps the pipe open.
 fn holders(handle: &ProcessHandle, end: &PipeReader) -> Vec<ProcessEntry> {
-    let Ok(inode) = sys::fd::inode(end.as_fd()) else { return Vec::new() };
-    procfs::pipe_writers(&[inode]).into_iter().map(|pid| handle.entry(pid)).collect()
+    let Some(channel) = end.channel() else { return Vec::new() };
+    procfs::writers(&[channel]).into_iter().map(|pid| handle.entry(pid)).collect()
 }

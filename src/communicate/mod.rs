@@ -10,6 +10,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Captured, Cause, Output, Stream};
+use crate::pipe::PipeWriter;
 use crate::status::ExitStatus;
 pub(crate) use block::{Closing, Ending, Talk, Watch, drive};
 use std::fmt;
@@ -127,7 +128,10 @@ impl Party for Child {
         machine.hold_input(false);
         if machine.input_waiting() == 0 {
             machine.end_input();
-            self.stdin = None;
+            // Where there is no room to say it, it is said when the conversation goes on.
+            if self.stdin.as_ref().is_some_and(PipeWriter::say_end) {
+                self.stdin = None;
+            }
         }
     }
 
@@ -255,28 +259,33 @@ impl Command {
     }
 
     fn shared_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
-        let [_, stdout, stderr] = self.streams.clone();
+        let [_, stdout, stderr] = self.chosen_streams();
         Ok([self.input_stream(None)?, stdout, stderr])
     }
 
     fn collected_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
-        let [_, stdout, stderr] = self.streams.clone();
+        let [_, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
         Ok([self.input_stream(Some(Stdio::null()))?, piped(stdout), piped(stderr)])
     }
 
-    /// Input is fed through a pipe; a stream that was told to come from elsewhere contradicts it.
+    /// Input is fed through a pipe, or typed at a terminal; a stream that was told to come from elsewhere contradicts it.
     pub(crate) fn input_stream(&self, otherwise: Option<Stdio>) -> Result<Option<Stdio>, Error> {
-        let [stdin, _, _] = &self.streams;
-        match (&self.input, stdin) {
+        match (&self.input, self.chosen_stream(0)) {
+            (Some(_), Some(stdin)) if stdin.is_pty() => Ok(Some(stdin)),
             (Some(_), Some(stdin)) if !stdin.is_pipe() => {
                 let text = format!("there is input, and stdin is said to be {stdin:?}");
                 Err(Error::invalid(text).of_command(|| self.to_string()))
             }
             (Some(input), _) => Ok(Some(input.file().unwrap_or_else(Stdio::piped))),
-            (None, Some(stdin)) => Ok(Some(stdin.clone())),
+            (None, Some(stdin)) => Ok(Some(stdin)),
             (None, None) => Ok(otherwise),
         }
+    }
+
+    /// What is left for us to feed: nothing where the child reads a file by itself.
+    pub(crate) fn fed_input(&self, stdin: Option<&Stdio>) -> Input {
+        self.input.clone().filter(|_| stdin.is_some_and(Stdio::has_end)).unwrap_or_else(Input::empty)
     }
 
     fn run_shared(&self) -> Result<Output, Error> {
@@ -298,8 +307,8 @@ impl Command {
         let deadline = Deadline::from(self.timeout);
         let mut child = self.spawn_with(streams)?;
         child.settings.kill_on_drop = KillOnDrop::Always;
-        let input = self.input.clone().filter(|input| input.file().is_none()).unwrap_or_else(Input::empty);
-        let mut machine = child.begin(input, purpose)?;
+        let [stdin, ..] = streams;
+        let mut machine = child.begin(self.fed_input(stdin.as_ref()), purpose)?;
         prepare(&mut machine);
         child.talk_with(machine, deadline, true, watch).map_err(|error| match self.timeout {
             Some(timeout) if error.is_timeout() => error.detail(format!("timed out after {timeout:?}")),

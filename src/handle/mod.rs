@@ -22,6 +22,7 @@ use crate::output::{ProcessEntry, Usage};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
+use crate::sys::procfs::Channel;
 use crate::sys::wait::{self, Patience, Rusage, Who};
 use crate::sys::{self, poll};
 use crate::trace::ChildSpan;
@@ -278,7 +279,7 @@ impl ProcessHandle {
     pub(crate) fn stop_closing<'a>(
         &'a self,
         stop: &'a Stop,
-        pipes: Vec<u64>,
+        pipes: Vec<Channel>,
         close_stdin: Option<&'a mut dyn FnMut()>,
     ) -> Result<StopReport, Error> {
         let reports = stop_all(&mut [Target { handle: self, plan: stop, pipes, close_stdin }]);

@@ -10,6 +10,7 @@ use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::{Action, Scope, Stop};
 use crate::sys::poll;
+use crate::sys::procfs::Channel;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -94,7 +95,7 @@ impl Stopper {
     pub(crate) fn advance(
         &mut self,
         handle: &ProcessHandle,
-        pipes: &[u64],
+        pipes: &[Channel],
         close_stdin: &mut dyn FnMut(),
     ) -> Result<Progress, Error> {
         while !self.over {
@@ -172,7 +173,7 @@ impl Stopper {
         handle.notice().is_none() || self.members.iter().any(|member| member.fd().is_none())
     }
 
-    fn look(&mut self, handle: &ProcessHandle, pipes: &[u64]) -> bool {
+    fn look(&mut self, handle: &ProcessHandle, pipes: &[Channel]) -> bool {
         let birth = &handle.inner.birth;
         // A number that may have been given away says nothing about who belongs to whom.
         let (pid, group) = (handle.owns_number().then_some(birth.pid), birth.leads_group);
@@ -193,7 +194,7 @@ impl Stopper {
 
     /// Stops everybody before anybody is killed: the child of a parent that was killed first would be nobody's child, and not
     /// be found any more. A stopped process makes no further children.
-    fn freeze(&mut self, handle: &ProcessHandle, pipes: &[u64]) {
+    fn freeze(&mut self, handle: &ProcessHandle, pipes: &[Channel]) {
         if self.plan.scope != Scope::Tree {
             return;
         }
@@ -251,7 +252,7 @@ pub(crate) struct Target<'a> {
     pub(crate) handle: &'a ProcessHandle,
     pub(crate) plan: &'a Stop,
     /// The pipes that its output comes by.
-    pub(crate) pipes: Vec<u64>,
+    pub(crate) pipes: Vec<Channel>,
     /// Closes standard input, if somebody holds the pipe to it.
     pub(crate) close_stdin: Option<&'a mut dyn FnMut()>,
 }

@@ -1,7 +1,7 @@
 //! Who belongs to a process: its group, its session, its descendants, those that carry its mark, those that hold its pipes.
 //! Each member is held by a name that survives the reuse of its number.
 
-use crate::sys::procfs::{self, Stat};
+use crate::sys::procfs::{self, Channel, Stat};
 use crate::sys::{pidfd, poll};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,7 +18,7 @@ pub(super) struct Roots<'a> {
     /// Whether the descendants of the process, and of those that are known already, count.
     pub(super) descendants: bool,
     pub(super) mark: Option<&'a [u8]>,
-    pub(super) pipes: &'a [u64],
+    pub(super) pipes: &'a [Channel],
 }
 
 /// A process that belongs to another, held so that no signal reaches a stranger.
@@ -64,7 +64,7 @@ fn is_over(stat: &Stat) -> bool {
 /// Adds to `known` the living processes that belong to the roots, without the root itself. True if there were new ones.
 pub(super) fn refresh(roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
     let table = procfs::table();
-    let held: HashSet<i32> = procfs::pipe_writers(roots.pipes).into_iter().collect();
+    let held: HashSet<i32> = procfs::writers(roots.pipes).into_iter().collect();
     let found = find(&table, roots, &held, known, |stat| is_marked(stat, roots));
     let before = known.len();
     known.extend(found.into_iter().filter_map(|stat| Member::hold(stat.clone())));

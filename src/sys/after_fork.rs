@@ -149,7 +149,7 @@ fn take(step: &Step) -> Taken {
         // SAFETY: integer arguments.
         Step::ProcessGroup(group) => done(unsafe { libc::setpgid(0, *group) }),
         // SAFETY: TIOCSCTTY takes an integer.
-        Step::ControllingTerminal => done(unsafe { libc::ioctl(0, libc::TIOCSCTTY as _, 0) }),
+        Step::ControllingTerminal { descriptor } => done(unsafe { libc::ioctl(*descriptor, libc::TIOCSCTTY as _, 0) }),
         Step::Foreground { terminal } => take_foreground(*terminal),
         Step::Nice(increment) => add_nice(*increment),
         Step::Affinity(words) => linux::set_affinity(words),

@@ -27,6 +27,7 @@ pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod procfs;
+pub(crate) mod pty;
 pub(crate) mod step;
 pub(crate) mod strings;
 pub(crate) mod terminal;

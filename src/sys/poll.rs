@@ -22,6 +22,14 @@ pub(crate) fn is_ready(entry: &PollFd<'_>) -> bool {
     entry.any().unwrap_or(true)
 }
 
+/// Whether everybody at the other end of a terminal has gone (`POLLHUP`). Until somebody comes back nothing that is written reaches
+/// anybody.
+pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut entries = [writable(fd)];
+    wait(&mut entries, Some(Instant::now()))?;
+    Ok(entries.iter().filter_map(PollFd::revents).any(|events| events.contains(PollFlags::POLLHUP)))
+}
+
 /// Waits until one entry is ready or the moment has come (`None`: for ever). True if something is ready. Never early: the
 /// clock is asked again before the moment counts as come, and an interrupted wait goes on with the time that is left.
 pub(crate) fn wait(entries: &mut [PollFd<'_>], until: Option<Instant>) -> io::Result<bool> {

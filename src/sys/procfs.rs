@@ -1,11 +1,13 @@
 //! proc(5): who is there, whose child it is, and which pipes it holds. Everything here is a help for people and for stops
 //! that reach further than one process; where /proc is missing or hidden the answers are empty, and nothing depends on them.
 
-use std::ffi::OsString;
+use super::pty::{self, Identity};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// A line of the process table.
@@ -91,41 +93,80 @@ pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
         .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
 }
 
-/// The processes, other than this one, that can write to one of the pipes with these inodes and not read from it. Looks at every
-/// descriptor of every process, so it is asked for all pipes at once.
+/// What the output of a child comes by, as others hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Channel {
+    /// A pipe, by its inode.
+    Pipe(u64),
+    /// A terminal.
+    Terminal(Identity),
+}
+
+/// The processes, other than this one, that can write to one of these channels as a child of ours does. Looks at every
+/// descriptor of every process, so it is asked for all channels at once.
 ///
-/// Whoever can do both is a copy of this process that has not become its program yet: a child that another thread is just
-/// starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else.
-pub(crate) fn pipe_writers(inodes: &[u64]) -> Vec<i32> {
-    if inodes.is_empty() {
+/// Whoever can write to a pipe and read from it is a copy of this process that has not become its program yet: a child that
+/// another thread is just starting. It holds what we hold, is gone from the pipe in a moment, and belongs to somebody else. On a
+/// terminal everybody can do both; there a copy is known by our end of it, which no program is given.
+pub(crate) fn writers(channels: &[Channel]) -> Vec<i32> {
+    if channels.is_empty() {
         return Vec::new();
     }
     let ours = std::process::id() as i32;
-    pids().filter(|&pid| pid != ours && writes_to(pid, inodes)).collect()
+    pids().filter(|&pid| pid != ours && writes_to(pid, channels)).collect()
 }
 
-fn writes_to(pid: i32, inodes: &[u64]) -> bool {
-    pipe_modes(pid, inodes).iter().any(|mode| mode & WRITES != 0 && mode & READS == 0)
+fn writes_to(pid: i32, channels: &[Channel]) -> bool {
+    modes(pid, channels).iter().any(|mode| mode & WRITES != 0 && mode & READS == 0)
 }
 
 /// The bits of a descriptor's link that tell how it was opened.
 const READS: u32 = 0o400;
 const WRITES: u32 = 0o200;
 
-/// How a process holds each of the pipes with these inodes; 0 for one that it does not hold, or that may not be seen.
-fn pipe_modes(pid: i32, inodes: &[u64]) -> Vec<u32> {
-    let mut modes = vec![0; inodes.len()];
+/// How a process holds each of the channels; 0 for one that it does not hold, or that may not be seen. A terminal counts as one that
+/// is only written to, if the process has it open for that and not its other end.
+fn modes(pid: i32, channels: &[Channel]) -> Vec<u32> {
+    let mut modes = vec![0; channels.len()];
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return modes };
+    let (mut terminals, mut masters) = (Vec::new(), Vec::new());
     for entry in entries.flatten() {
-        let Some(inode) = fs::read_link(entry.path()).ok().and_then(|link| pipe_inode(link.as_os_str().as_bytes()))
-        else {
-            continue;
-        };
-        for (mode, _) in modes.iter_mut().zip(inodes).filter(|(_, wanted)| **wanted == inode) {
-            *mode |= entry.metadata().map_or(0, |link| link.permissions().mode());
+        let Ok(link) = fs::read_link(entry.path()) else { continue };
+        let mode = || entry.metadata().map_or(0, |link| link.permissions().mode());
+        let inode = pipe_inode(link.as_os_str().as_bytes());
+        for (place, (held, channel)) in modes.iter_mut().zip(channels).enumerate() {
+            match channel {
+                Channel::Pipe(wanted) if inode == Some(*wanted) => *held |= mode(),
+                Channel::Terminal(wanted) if mode() & WRITES != 0 => {
+                    terminals.extend(terminal_number(&link, &entry.path(), *wanted).map(|number| (place, number)));
+                }
+                _ => {}
+            }
+        }
+        if link.file_name().is_some_and(|name| name == "ptmx") {
+            masters.extend(master_number(pid, &entry.file_name()));
+        }
+    }
+    for (place, terminal) in terminals {
+        if let Some(held) = modes.get_mut(place).filter(|_| !masters.contains(&terminal)) {
+            *held |= WRITES;
         }
     }
     modes
+}
+
+/// The number of the terminal behind a descriptor, if it is the one that is wanted. The name that the link shows is that in another
+/// process's file system, so it is only the reason to look closer: what lies on a file system that hangs is not touched.
+fn terminal_number(link: &Path, entry: &Path, wanted: Identity) -> Option<u32> {
+    let number = link.file_name()?.to_str()?.parse().ok()?;
+    let found = nix::sys::stat::stat(entry).ok()?;
+    (pty::identity_in(&found) == wanted).then_some(number)
+}
+
+/// The number of the terminal that a descriptor is the other end of; Linux 4.14 tells.
+fn master_number(pid: i32, descriptor: &OsStr) -> Option<u32> {
+    let info = fs::read_to_string(Path::new(&format!("/proc/{pid}/fdinfo")).join(descriptor)).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("tty-index:"))?.trim().parse().ok()
 }
 
 // ---- what a process is doing ----
@@ -147,12 +188,13 @@ pub(crate) struct PipeEnd {
 }
 
 /// Looks once at every process, and if there are pipes to be looked for, at every descriptor of each. This process counts; a copy
-/// of it that has not become its program yet (see [`pipe_writers`]) does not.
+/// of it that has not become its program yet (see [`writers`]) does not.
 pub(crate) fn survey(inodes: &[u64]) -> Survey {
     let ours = std::process::id() as i32;
+    let channels: Vec<Channel> = inodes.iter().map(|inode| Channel::Pipe(*inode)).collect();
     let mut survey = Survey::default();
     for stat in pids().filter_map(stat) {
-        let modes = if inodes.is_empty() { Vec::new() } else { pipe_modes(stat.pid, inodes) };
+        let modes = if inodes.is_empty() { Vec::new() } else { modes(stat.pid, &channels) };
         let ends = modes.into_iter().zip(inodes).map(|(mode, inode)| PipeEnd {
             pid: stat.pid,
             inode: *inode,
@@ -284,7 +326,7 @@ mod tests {
         // As a child is between its birth and its program, and as a descendant is.
         let mut copy = sleeper(reader.try_clone().unwrap().into());
         let mut descendant = sleeper(Stdio::null());
-        let writers = pipe_writers(&[inode]);
+        let writers = writers(&[Channel::Pipe(inode)]);
         for child in [&mut copy, &mut descendant] {
             child.kill().unwrap();
             child.wait().unwrap();

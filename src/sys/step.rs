@@ -41,8 +41,11 @@ pub enum Step {
     Session,
     /// Join a process group, or lead a new one if 0 (setpgid(2)).
     ProcessGroup(i32),
-    /// Make the terminal at descriptor 0 the controlling terminal of the session (TIOCSCTTY).
-    ControllingTerminal,
+    /// Make the terminal at this descriptor the controlling terminal of the session (TIOCSCTTY).
+    ControllingTerminal {
+        /// The child's number.
+        descriptor: RawFd,
+    },
     /// Make the child's group the foreground group of a terminal (tcsetpgrp(3)).
     Foreground {
         /// The open terminal.
@@ -96,7 +99,7 @@ impl Step {
             Step::Umask(_) => "umask",
             Step::Session => "setsid",
             Step::ProcessGroup(_) => "setpgid",
-            Step::ControllingTerminal => "controlling terminal",
+            Step::ControllingTerminal { .. } => "controlling terminal",
             Step::Foreground { .. } => "foreground",
             Step::Nice(_) => "nice",
             Step::Affinity(_) => "affinity",
@@ -137,7 +140,8 @@ impl fmt::Display for Step {
             Step::ParentDeathSignal { signal, .. } => write!(out, "parent death signal {signal}"),
             Step::SignalMask(signals) => write!(out, "signal mask {signals:?}"),
             Step::CloseOthers(kept) => write!(out, "close others, keep {kept:?}"),
-            Step::Session | Step::ControllingTerminal | Step::NoNewPrivileges => out.write_str(self.name()),
+            Step::ControllingTerminal { descriptor } => write!(out, "controlling terminal at descriptor {descriptor}"),
+            Step::Session | Step::NoNewPrivileges => out.write_str(self.name()),
         }
     }
 }

@@ -16,6 +16,7 @@ mod inject;
 mod live;
 mod nslookup;
 mod pipeline;
+mod pty;
 mod routes;
 mod spawn;
 mod stop;

@@ -4,7 +4,7 @@
 use crate::inject::{Call, Rule, deny, deny_all, supervise};
 use crate::support::{Scratch, alone, children, descriptors, fixture, wait_for};
 use crate::talk::Leftover;
-use procession::{Command, Error, ErrorKind, Life, Output, Scope, Signal, SpawnRoute, Stdio, Stop};
+use procession::{Command, Error, ErrorKind, Life, Output, Pty, Scope, Signal, SpawnRoute, Stdio, Stop};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -22,6 +22,8 @@ fn basics() {
     let input = vec![b'x'; 300_000];
     let output = fixture("cat").input(input.clone()).output().unwrap();
     assert!(output.stdout() == input);
+    let output = fixture("tty").pty(Pty::new()).output().unwrap();
+    assert_eq!(output.stdout(), b"0 tty\n1 tty\n2 tty\ncontrolling yes\nforeground\n");
     errors();
     waiting();
     descriptors_and_attributes();
@@ -370,56 +372,68 @@ fn every_single_call_may_fail() {
             .umask(0o022)
             .setsid()
             .current_dir("/");
-        let before = descriptors();
-        command.output().unwrap();
-        let (mut outcomes, mut failures) = (BTreeMap::new(), 0);
-        for errno in [libc::EMFILE, libc::EPERM] {
-            for n in 0.. {
-                let (mut count, mut failed) = (0, None);
-                let result = supervise(
-                    CALLS,
-                    || {
-                        let mut child = command.spawn()?;
-                        let mut text = String::new();
-                        child.stdout.take().map(|mut out| out.read_to_string(&mut text));
-                        // What fails after the birth is about the child, which lives on and is reaped below.
-                        let waited = child.wait().is_ok();
-                        Ok::<_, procession::Error>((text, waited))
-                    },
-                    |call| {
-                        if call.after_exec {
-                            return None;
-                        }
-                        count += 1;
-                        if count - 1 != n || is_sure(&call) {
-                            return None;
-                        }
-                        failed = Some(call.number);
-                        Some(errno)
-                    },
-                );
-                let Some(result) = result else { return };
-                if n >= count {
-                    assert!(n > 10, "{n} calls");
-                    break;
-                }
-                let context = format!("call {n} ({failed:?}) with {errno}: {result:?}");
-                match result {
-                    Ok((text, _)) => assert!(text == "done\n" || text.is_empty(), "{context}"),
-                    Err(error) => {
-                        failures += 1;
-                        assert!(error.to_string().starts_with(&command.to_string()), "{context}");
-                    }
-                }
-                *outcomes.entry(failed).or_insert(0) += 1;
-                wait_for(&format!("the end of all descriptors after {context}: {before:?}"), || {
-                    fixture("exit").arg("0").status().unwrap();
-                    descriptors() == before && children().is_empty()
-                });
-            }
-        }
-        assert!(failures >= 8, "{failures} failures, {outcomes:?}");
+        each_call_fails(&command);
     });
+}
+
+/// The same with a terminal, which takes calls of its own.
+#[test]
+fn every_single_call_for_a_terminal_may_fail() {
+    alone!({
+        each_call_fails(&fixture("echo").arg("done").pty(Pty::new()));
+    });
+}
+
+fn each_call_fails(command: &Command) {
+    let before = descriptors();
+    command.output().unwrap();
+    let (mut outcomes, mut failures) = (BTreeMap::new(), 0);
+    for errno in [libc::EMFILE, libc::EPERM] {
+        for n in 0.. {
+            let (mut count, mut failed) = (0, None);
+            let result = supervise(
+                CALLS,
+                || {
+                    let mut child = command.spawn()?;
+                    let mut text = String::new();
+                    child.stdout.take().map(|mut out| out.read_to_string(&mut text));
+                    // What fails after the birth is about the child, which lives on and is reaped below.
+                    let waited = child.wait().is_ok();
+                    Ok::<_, procession::Error>((text, waited))
+                },
+                |call| {
+                    if call.after_exec {
+                        return None;
+                    }
+                    count += 1;
+                    if count - 1 != n || is_sure(&call) {
+                        return None;
+                    }
+                    failed = Some(call.number);
+                    Some(errno)
+                },
+            );
+            let Some(result) = result else { return };
+            if n >= count {
+                assert!(n > 10, "{n} calls");
+                break;
+            }
+            let context = format!("call {n} ({failed:?}) with {errno}: {result:?}");
+            match result {
+                Ok((text, _)) => assert!(text == "done\n" || text.is_empty(), "{context}"),
+                Err(error) => {
+                    failures += 1;
+                    assert!(error.to_string().starts_with(&command.to_string()), "{context}");
+                }
+            }
+            *outcomes.entry(failed).or_insert(0) += 1;
+            wait_for(&format!("the end of all descriptors after {context}: {before:?}"), || {
+                fixture("exit").arg("0").status().unwrap();
+                descriptors() == before && children().is_empty()
+            });
+        }
+    }
+    assert!(failures >= 8, "{failures} failures, {outcomes:?}");
 }
 
 /// Calls that the kernel promises to do, and whose failure nobody can answer: the mask of a thread, and asking for an action.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 24] = [
+const ORDER: [&str; 25] = [
     "sys",
     "signal",
     "status",
@@ -18,6 +18,7 @@ const ORDER: [&str; 24] = [
     "trace",
     "stop",
     "pipe",
+    "terminal",
     "command",
     "plan",
     "handle",
