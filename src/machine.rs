@@ -210,12 +210,18 @@ impl Machine {
         [self.stdout.into_captured(), self.stderr.into_captured()]
     }
 
-    /// How much of a stream was read, and the last bytes of what was kept.
+    /// How much of a stream was read, and the last bytes of it, unless these are in a file.
     pub(crate) fn said(&self, stream: Stream, bytes_max: usize) -> (u64, Vec<u8>) {
         let sink = self.sink(stream);
-        let last = if sink.tail.is_empty() { &sink.head } else { &sink.tail };
+        let spilled = sink.spill.as_ref().is_some_and(|spill| spill.begun);
+        let last = if sink.tail.is_empty() && !spilled { &sink.head } else { &sink.tail };
         let start = last.len().saturating_sub(bytes_max);
         (sink.total, last.get(start..).unwrap_or_default().to_vec())
+    }
+
+    /// How much was read of both streams.
+    pub(crate) fn total(&self) -> u64 {
+        self.stdout.total + self.stderr.total
     }
 
     /// When output was read last; the driver says so once per wake-up.

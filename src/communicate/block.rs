@@ -271,13 +271,14 @@ impl<'a> Talk<'a> {
             self.child.stdin = None;
             self.tell_of_input();
         }
-        if ready.streams.contains(&true) {
-            self.machine.heard_at(Instant::now());
-        }
+        let before = self.machine.total();
         for (stream, ready) in STREAMS.into_iter().zip(ready.streams) {
             if ready && self.machine.wants_to_read(stream) {
                 self.read(place, stream, deadline, watch)?;
             }
+        }
+        if self.machine.total() > before {
+            self.machine.heard_at(Instant::now());
         }
         Ok(())
     }
@@ -503,7 +504,11 @@ impl<'a> Talk<'a> {
                 if !ready.map_err(|error| Error::io("poll", error))? {
                     break;
                 }
+                let before = self.machine.total();
                 self.read(place, stream, deadline, watch)?;
+                if self.machine.total() > before {
+                    self.machine.heard_at(Instant::now());
+                }
             }
         }
         Ok(())

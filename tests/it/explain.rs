@@ -249,6 +249,23 @@ fn a_conversation_says_how_far_it_came() {
         );
         assert_says(&explanation, &["the last output came "]);
         assert!(!explanation.to_string().contains('\x1b'));
+        // What went to a file is counted, and the beginning that memory has is not called the end.
+        let scratch = crate::support::Scratch::new();
+        let spilling = Command::shell("echo words; exec sleep 60");
+        let spilling = spilling.capture_limit(3, procession::Overflow::Spill(scratch.join("all")));
+        let mut spilling = spilling.pipe_all().kill_on_drop().spawn().unwrap();
+        while spilling.explain().streams[1].passed != Some(6) {
+            spilling.communicate_timeout((), SHORT).unwrap_err();
+        }
+        assert_eq!(spilling.explain().streams[1].tail, "");
+        // The end of a stream is no output.
+        let mut closer =
+            Command::shell("echo words; sleep 1; exec 2>&-; exec sleep 60").pipe_all().kill_on_drop().spawn().unwrap();
+        while closer.stderr.is_some() {
+            closer.communicate_timeout((), SHORT).unwrap_err();
+        }
+        let silent_for = closer.explain().silent_for.unwrap();
+        assert!(silent_for > Duration::from_millis(500), "{silent_for:?}");
         assert!(error.output().explanation().is_none(), "nothing was left behind");
     });
 }
