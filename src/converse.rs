@@ -22,8 +22,7 @@ use std::time::Duration;
 /// other is read too, so no amount of either blocks the child. A turn that fails takes nothing: what was read stays unread, the error
 /// holds it, and the conversation can go on. Dropping it leaves the child as it is; what is unread stays with the child.
 ///
-/// Programs often keep back what they write to a pipe until they end: such a program needs a
-/// terminal.
+/// Programs often keep back what they write to a pipe until they end: such a program needs a [terminal](Command::pty).
 ///
 /// Made by [`Child::converse`], [`PipelineChild::converse`](crate::PipelineChild::converse) and [`Command::converse`].
 #[derive(Debug)]

@@ -18,6 +18,7 @@ pub(crate) struct Utc {
 /// Splits a moment up. Moments before 1970 count as its beginning.
 pub(crate) fn utc(moment: SystemTime) -> Utc {
     let since = moment.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    #[allow(deprecated)] // it will be wider with musl
     let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or(libc::time_t::MAX);
     // SAFETY: `tm` is a plain C struct of integers and a pointer, for which zeros are valid.
     let mut split: libc::tm = unsafe { std::mem::zeroed() };
