@@ -361,10 +361,11 @@ impl Child {
 
     /// What we know of it, in the midst of a conversation as well.
     pub(crate) fn subject<'a>(&'a self, machine: Option<&Machine>) -> Subject<'a> {
+        // What is said of our ends holds for pipes; a terminal is seen as the process has it.
         let ends = [
-            self.stdin.as_ref().map(|end| end.as_fd()),
-            self.stdout.as_ref().map(|end| end.as_fd()),
-            self.stderr.as_ref().map(|end| end.as_fd()),
+            self.stdin.as_ref().filter(|end| !end.is_terminal()).map(|end| end.as_fd()),
+            self.stdout.as_ref().filter(|end| !end.is_terminal()).map(|end| end.as_fd()),
+            self.stderr.as_ref().filter(|end| !end.is_terminal()).map(|end| end.as_fd()),
         ];
         let mut streams = ends.map(|fd| OurEnd { fd, ..OurEnd::default() });
         if let Some(machine) = machine {

@@ -97,6 +97,10 @@ impl PipeReader {
         }
     }
 
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal.is_some()
+    }
+
     /// What others hold who write to it.
     pub(crate) fn channel(&self) -> Option<Channel> {
         match self.terminal {
@@ -150,6 +154,10 @@ impl PipeWriter {
             Some(typist) => typist.write_some(self.fd.as_fd(), bytes),
             None => sys::pipe::write(self.fd.as_fd(), bytes),
         }
+    }
+
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.typist.is_some()
     }
 
     fn wait_writable(&self) -> io::Result<()> {

@@ -314,6 +314,31 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
+    fn a_copy_of_this_process_holds_no_terminal_of_a_child() {
+        use std::os::fd::AsFd;
+        use std::process::{Command, Stdio};
+        let pair = pty::open().unwrap();
+        let terminal = Channel::Terminal(pty::identity(pair.slave.as_fd()).unwrap());
+        let sleeper = |stdin: Stdio| {
+            let mut command = Command::new("sleep");
+            command.arg("60").stdin(stdin).stdout(pair.slave.try_clone().unwrap()).spawn().unwrap()
+        };
+        // As a child is between its birth and its program, and as a descendant is, also one that has a terminal to give.
+        let mut copy = sleeper(pair.master.try_clone().unwrap().into());
+        let mut descendant = sleeper(Stdio::null());
+        let mut emulator = sleeper(pty::open().unwrap().master.into());
+        let writers = writers(&[terminal]);
+        for child in [&mut copy, &mut descendant, &mut emulator] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(writers.contains(&(descendant.id() as i32)), "{writers:?}");
+        assert!(writers.contains(&(emulator.id() as i32)), "{writers:?}");
+        assert!(!writers.contains(&(copy.id() as i32)), "{writers:?}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
     fn a_copy_of_this_process_holds_no_pipe_of_ours() {
         use std::os::fd::AsFd;
         use std::process::{Command, Stdio};

@@ -473,6 +473,18 @@ fn turns_targets_filters_and_spills_work_with_a_terminal() {
     });
 }
 
+/// An explanation shows the terminal as the process has it, and says nothing of pipes that are none.
+#[test]
+fn an_explanation_names_the_terminal() {
+    alone!({
+        let mut child = fixture("cat").pty(Pty::new()).spawn().unwrap();
+        let path = child.terminal().unwrap().path().unwrap().display().to_string();
+        let text = child.explain().to_string();
+        assert!(text.contains(&path) && !text.contains("pipe"), "{text}");
+        assert!(child.wait().unwrap().success());
+    });
+}
+
 #[test]
 fn the_outer_ends_of_a_pipeline_can_be_terminals() {
     alone!({
