@@ -139,6 +139,25 @@ impl Machine {
         }
     }
 
+    /// Takes out the memory that what is unread stands in, from the place that is returned, so that it can be looked at without asking
+    /// here each time. Until it is put back nothing is unread.
+    pub(crate) fn take_out(&mut self, stream: Stream) -> (Vec<u8>, usize) {
+        let sink = self.sink_mut(stream);
+        let Some(live) = &mut sink.live else { return (Vec::new(), 0) };
+        let tail = std::mem::take(&mut sink.tail);
+        let start = tail.len() - std::mem::take(&mut live.unread);
+        (tail, start)
+    }
+
+    /// Puts it back; what stands from this place on is unread.
+    pub(crate) fn put_back(&mut self, stream: Stream, memory: Vec<u8>, start: usize) {
+        let sink = self.sink_mut(stream);
+        if let Some(live) = &mut sink.live {
+            live.unread = memory.len() - start;
+            sink.tail = memory;
+        }
+    }
+
     /// Memory to collect in, and to be found there at the end.
     pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
         buffer.clear();

@@ -316,19 +316,31 @@ impl LineSplitter {
     }
 
     /// Takes a chunk and hands out the lines that it completes.
-    pub fn push(&mut self, chunk: &[u8], mut line: impl FnMut(&[u8], LineEnd)) {
+    pub fn push(&mut self, chunk: &[u8], line: impl FnMut(&[u8], LineEnd)) {
+        match self.newlines {
+            Newlines::Keep => self.cut::<false>(chunk, line),
+            Newlines::Universal => self.cut::<true>(chunk, line),
+        }
+    }
+
+    fn cut<const RETURNS: bool>(&mut self, chunk: &[u8], mut line: impl FnMut(&[u8], LineEnd)) {
         // The first half of a `\r\n` was the end of the chunk before.
         let mut start = usize::from(self.after_return && chunk.starts_with(b"\n"));
         self.after_return &= chunk.is_empty();
-        let returns = self.newlines == Newlines::Universal;
-        for_each_end(chunk, returns, |place| {
+        // But for the first line, what stands between two ends is a line, unless it may be too long.
+        let whole = chunk.len() <= self.size_max;
+        let mut plain = whole && self.begun.is_empty();
+        for_each_end::<RETURNS>(chunk, |place| {
             // The second half of a `\r\n` ends no line of its own.
-            if place < start {
-                return;
+            let Some(head) = chunk.get(start..place) else { return };
+            if plain {
+                line(head, LineEnd::Newline);
+            } else {
+                self.complete(head, &mut line);
+                plain = whole;
             }
-            self.complete(chunk.get(start..place).unwrap_or_default(), LineEnd::Newline, &mut line);
             start = place + 1;
-            if returns && chunk.get(place) == Some(&b'\r') {
+            if RETURNS && chunk.get(place) == Some(&b'\r') {
                 match chunk.get(start) {
                     Some(b'\n') => start += 1,
                     Some(_) => {}
@@ -348,13 +360,9 @@ impl LineSplitter {
         self.after_return = false;
     }
 
-    #[inline]
-    fn complete(&mut self, head: &[u8], end: LineEnd, line: &mut impl FnMut(&[u8], LineEnd)) {
-        if self.begun.is_empty() && head.len() <= self.size_max {
-            return line(head, end);
-        }
+    fn complete(&mut self, head: &[u8], line: &mut impl FnMut(&[u8], LineEnd)) {
         self.begin(head, line);
-        line(&self.begun, end);
+        line(&self.begun, LineEnd::Newline);
         self.begun.clear();
     }
 
@@ -441,17 +449,30 @@ impl LineFinder {
                 self.scanned = self.scanned.max(self.begun);
             }
         }
-        let (from, until) = (self.scanned, bytes.len().min(self.scanned + SCAN));
-        let returns = self.newlines == Newlines::Universal;
-        for_each_end(bytes.get(from..until).unwrap_or_default(), returns, |offset| {
+        let until = bytes.len().min(self.scanned + SCAN);
+        match self.newlines {
+            Newlines::Keep => self.scan::<false>(bytes, until, found),
+            Newlines::Universal => self.scan::<true>(bytes, until, found),
+        }
+        self.scanned = until.max(self.begun);
+        self.cut_long(self.scanned, found);
+        if ended && self.scanned == bytes.len() && self.begun < bytes.len() {
+            found.push(Cut { start: self.begun, end: bytes.len(), next: bytes.len(), how: LineEnd::Stream });
+            self.begun = bytes.len();
+        }
+    }
+
+    fn scan<const RETURNS: bool>(&mut self, bytes: &[u8], until: usize, found: &mut Vec<Cut>) {
+        let from = self.scanned;
+        for_each_end::<RETURNS>(bytes.get(from..until).unwrap_or_default(), |offset| {
             let end = from + offset;
             // The second half of a `\r\n` ends no line of its own.
-            if end < self.begun {
+            if RETURNS && end < self.begun {
                 return;
             }
             self.cut_long(end, found);
             let mut next = end + 1;
-            if returns && bytes.get(end) == Some(&b'\r') {
+            if RETURNS && bytes.get(end) == Some(&b'\r') {
                 match bytes.get(next) {
                     Some(b'\n') => next += 1,
                     Some(_) => {}
@@ -461,12 +482,6 @@ impl LineFinder {
             found.push(Cut { start: self.begun, end, next, how: LineEnd::Newline });
             self.begun = next;
         });
-        self.scanned = until.max(self.begun);
-        self.cut_long(self.scanned, found);
-        if ended && self.scanned == bytes.len() && self.begun < bytes.len() {
-            found.push(Cut { start: self.begun, end: bytes.len(), next: bytes.len(), how: LineEnd::Stream });
-            self.begun = bytes.len();
-        }
     }
 
     /// So many bytes were taken from the beginning of the buffer.
@@ -484,38 +499,43 @@ impl LineFinder {
     }
 }
 
-/// Calls `found` with the place of each `\n` (and `\r`, if wanted). Eight bytes are looked at in one word: for the short lines that
-/// programs write this beats a search that starts anew behind every line, also a vectorised one.
+/// Calls `found` with the place of each `\n`, and `\r` if it is wanted. Many bytes are looked at together: for the short lines that
+/// programs write this beats a search that starts anew behind every line.
 #[inline]
-fn for_each_end(bytes: &[u8], returns: bool, mut found: impl FnMut(usize)) {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (place, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let mut marks = matches(word, b'\n');
-        if returns {
-            marks |= matches(word, b'\r');
+fn for_each_end<const RETURNS: bool>(bytes: &[u8], mut found: impl FnMut(usize)) {
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    // What is missing of the last block is filled with a byte that ends no line.
+    let mut last = [0; BLOCK];
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    for place in 0..blocks.len() + 1 {
+        let block = blocks.get(place).unwrap_or(&last);
+        let mut marks = marks(block, b'\n');
+        if RETURNS {
+            marks |= self::marks(block, b'\r');
         }
         while marks != 0 {
-            found(place * 8 + marks.trailing_zeros() as usize / 8);
+            found(place * BLOCK + marks.trailing_zeros() as usize);
             marks &= marks - 1;
-        }
-    }
-    let start = bytes.len() - rest.len();
-    for (place, &byte) in rest.iter().enumerate() {
-        if byte == b'\n' || (returns && byte == b'\r') {
-            found(start + place);
         }
     }
 }
 
-/// The highest bit of each byte of the word that equals `byte`, and no other.
+/// As many bytes as a word has bits.
+const BLOCK: usize = 64;
+
+/// A bit for each byte that equals `byte`, the lowest for the first. Eight bytes are looked at in one word.
 #[inline]
-fn matches(word: u64, byte: u8) -> u64 {
+fn marks(block: &[u8; BLOCK], byte: u8) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const LOW: u64 = ONES * 0x7f;
-    // A byte is zero here if it is the one looked for; adding to the low seven bits cannot carry into the next byte.
-    let difference = word ^ (ONES * byte as u64);
-    !(((difference & LOW) + LOW) | difference | LOW)
+    let (words, _) = block.as_chunks::<8>();
+    words.iter().rev().fold(0, |marks, word| {
+        // A byte is zero here if it is the one looked for; adding to the low seven bits cannot carry into the next byte.
+        let difference = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
+        let highest = !(((difference & LOW) + LOW) | difference | LOW);
+        // Each bit of the factor moves the bit of one byte to its place in the highest byte, and no two meet.
+        marks << 8 | ((highest >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56)
+    })
 }
 
 #[cfg(test)]
