@@ -536,23 +536,22 @@ pub struct Lines<'a> {
     reading: Reading<'a>,
     text: Text,
     finders: Vec<LineFinder>,
-    /// What was found in the source at `place`, of which `next` is the next to be handed out.
-    found: Vec<Cut>,
+    /// The source that is being looked through.
     place: usize,
-    next: usize,
-    /// While there is something found: the memory of that source, taken out of its machine, and where in it the unread begins.
-    memory: Vec<u8>,
-    start: usize,
     stage: usize,
     stream: Stream,
+    ended: bool,
+    /// Its memory, taken out of the machine, and where in it the unread begins.
+    memory: Vec<u8>,
+    start: usize,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(party: &'a mut dyn Party, text: Text, line_max: usize) -> Lines<'a> {
         let reading = Reading::new(party);
         let finders = reading.sources.iter().map(|_| text.line_finder(line_max)).collect();
-        let (found, memory) = (Vec::new(), Vec::new());
-        Lines { reading, text, finders, found, place: 0, next: 0, memory, start: 0, stage: 0, stream: Stream::Stdout }
+        let (stage, stream) = (0, Stream::Stdout);
+        Lines { reading, text, finders, place: 0, stage, stream, ended: false, memory: Vec::new(), start: 0 }
     }
 
     /// The lines of one stream alone. The other is read all the same; the record has the last 64 KiB of it, or what
@@ -589,69 +588,68 @@ impl<'a> Lines<'a> {
     /// which a line cannot be found among the bytes (UTF-16): use [`Command::for_each_line`] then.
     #[inline]
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Error> {
-        if self.next == self.found.len() && !self.find_more()? {
-            return Ok(None);
-        }
-        let Some(&Cut { start, end, how, .. }) = self.found.get(self.next) else { return Ok(None) };
-        self.next += 1;
-        let Some(bytes) = self.memory.get(self.start + start..self.start + end) else { return Ok(None) };
-        Ok(Some(Line { stage: self.stage, stream: self.stream, bytes, end: how, text: self.text }))
+        let cut = match self.find() {
+            Some(cut) => cut,
+            None => match self.find_in_more()? {
+                Some(cut) => cut,
+                None => return Ok(None),
+            },
+        };
+        let Some(bytes) = self.memory.get(self.start + cut.start..self.start + cut.end) else { return Ok(None) };
+        Ok(Some(Line { stage: self.stage, stream: self.stream, bytes, end: cut.how, text: self.text }))
     }
 
-    /// Reads until a line is found. False if all streams have ended.
-    fn find_more(&mut self) -> Result<bool, Error> {
+    /// The next line of the source that is being looked through.
+    #[inline]
+    fn find(&mut self) -> Option<Cut> {
+        let bytes = self.memory.get(self.start..)?;
+        self.finders.get_mut(self.place)?.next(bytes, self.ended)
+    }
+
+    /// The next line of any source, which is read until there is one. `None` when all streams have ended.
+    fn find_in_more(&mut self) -> Result<Option<Cut>, Error> {
         if self.text.is_cut_as_text() {
             return Err(Error::invalid("lines of this encoding cannot be lent: use `for_each_line`"));
         }
         loop {
             self.put_back();
-            if !self.find() {
-                let known: Vec<usize> =
-                    (0..self.finders.len()).map(|source| self.reading.unread(source).len()).collect();
-                if !self.reading.read_more(&known)? {
-                    return Ok(false);
+            if self.take_out() {
+                if let Some(cut) = self.find() {
+                    return Ok(Some(cut));
                 }
+                continue;
             }
-            if !self.found.is_empty() {
-                return Ok(true);
+            let known: Vec<usize> = (0..self.finders.len()).map(|source| self.reading.unread(source).len()).collect();
+            if !self.reading.read_more(&known)? {
+                return Ok(None);
             }
         }
     }
 
-    /// Looks for lines in what is unread. False if there is nothing to look through.
-    fn find(&mut self) -> bool {
-        let more = (0..self.finders.len()).find(|&source| {
-            let (bytes, ended) = (self.reading.unread(source), self.reading.has_ended(source));
-            self.finders.get(source).is_some_and(|finder| finder.has_more(bytes, ended))
-        });
-        let Some(source) = more else { return false };
-        let ended = self.reading.has_ended(source);
-        self.place = source;
+    /// Begins to look through a source that has something to look through; false if there is none.
+    fn take_out(&mut self) -> bool {
+        let has_more = |(source, finder): (usize, &LineFinder)| {
+            let ended = self.reading.has_ended(source);
+            finder.has_more(self.reading.unread(source), ended).then_some((source, ended))
+        };
+        let Some((source, ended)) = self.finders.iter().enumerate().find_map(has_more) else { return false };
+        (self.place, self.ended) = (source, ended);
         (self.stage, self.stream) = self.reading.sources.get(source).copied().unwrap_or((0, Stream::Stdout));
         if let Some((machine, stream)) = self.reading.machine(source) {
             (self.memory, self.start) = machine.take_out(stream);
         }
-        if let Some(finder) = self.finders.get_mut(source) {
-            finder.find(self.memory.get(self.start..).unwrap_or_default(), ended, &mut self.found);
-        }
         true
     }
 
-    /// The memory goes back to the machine, and what was handed out is no longer unread.
+    /// The memory goes back to the machine, and the lines that were handed out are no longer unread.
     fn put_back(&mut self) {
         let memory = std::mem::take(&mut self.memory);
-        if memory.is_empty() {
-            return;
-        }
-        let taken = self.next.checked_sub(1).and_then(|last| self.found.get(last)).map_or(0, |cut| cut.next);
-        if let Some(finder) = self.finders.get_mut(self.place) {
-            finder.forget(taken);
-        }
+        let Some(finder) = self.finders.get_mut(self.place).filter(|_| !memory.is_empty()) else { return };
+        let start = self.start + finder.forget();
         if let Some((machine, stream)) = self.reading.machine(self.place) {
-            machine.put_back(stream, memory, self.start + taken);
+            machine.put_back(stream, memory, start);
         }
-        self.found.clear();
-        self.next = 0;
+        self.start = 0;
     }
 }
 
