@@ -158,6 +158,14 @@ impl Machine {
         }
     }
 
+    /// Takes all that is unread, with its memory.
+    pub(crate) fn take_all(&mut self, stream: Stream) -> Vec<u8> {
+        let (mut memory, start) = self.take_out(stream);
+        self.sink_mut(stream).dropped += memory.len() as u64;
+        memory.drain(..start);
+        memory
+    }
+
     /// Memory to collect in, and to be found there at the end.
     pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
         buffer.clear();

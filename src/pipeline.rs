@@ -799,11 +799,10 @@ impl Watch for Relays<'_> {
 }
 
 fn hand_on(from: &mut Talk<'_>, to: &mut Talk<'_>) {
-    let unread = from.machine.unread(Stream::Stdout);
-    let count = unread.len();
+    let passed = from.machine.take_all(Stream::Stdout);
     if to.machine.input_is_open() {
-        if count > 0 {
-            to.machine.add_input(Opened::Bytes(Arc::new(unread.to_vec())));
+        if !passed.is_empty() {
+            to.machine.add_input(Opened::Bytes(Arc::new(passed)));
         }
         from.is_paused = to.machine.input_waiting() > WAITING_MAX;
         if !from.machine.wants_to_read(Stream::Stdout) || from.is_over {
@@ -814,7 +813,6 @@ fn hand_on(from: &mut Talk<'_>, to: &mut Talk<'_>) {
         from.child.stdout = None;
         from.is_paused = false;
     }
-    from.machine.take(Stream::Stdout, count);
     if from.child.stdout.is_none() {
         from.machine.forget(Stream::Stdout);
     }

@@ -72,6 +72,7 @@ fn bytes(options: &Options) {
     let (path, words) = source::command(size);
     let null = || std::fs::File::options().write(true).open("/dev/null").unwrap();
     let sh = shell(&path, &words, "| cat | cat > /dev/null");
+    let sh_seen = Command::shell(line(&path, &words, "| cat | cat"));
     let (gen_, cat) = (Command::new(path.as_path()).args(words.clone()), || Command::new("cat"));
     let to_null = gen_.clone() | cat() | cat().stdout(Stdio::null());
     let seen = gen_ | cat() | cat();
@@ -82,15 +83,20 @@ fn bytes(options: &Options) {
             seen.for_each_chunk(|_, bytes| count += bytes.len()).unwrap().check().unwrap();
             assert_eq!(count, size);
         }),
+        contestant("sh, for_each_chunk", || {
+            let mut count = 0;
+            sh_seen.for_each_chunk(|_, bytes| count += bytes.len()).unwrap().check().unwrap();
+            assert_eq!(count, size);
+        }),
         contestant("sh", sh),
         contestant("duct", || {
-            let line = duct::cmd(&path, &words).pipe(duct::cmd!("cat")).pipe(duct::cmd!("cat"));
-            assert!(line.stdout_null().run().unwrap().status.success());
+            let whole = duct::cmd(&path, &words).pipe(duct::cmd!("cat")).pipe(duct::cmd!("cat"));
+            assert!(whole.stdout_null().run().unwrap().status.success());
         }),
         contestant("subprocess", || {
             let cat = || subprocess::Exec::cmd("cat");
-            let line = subprocess::Exec::cmd(&path).args(&words) | cat() | cat();
-            assert!(line.stdout(null()).join().unwrap().success());
+            let whole = subprocess::Exec::cmd(&path).args(&words) | cat() | cat();
+            assert!(whole.stdout(null()).join().unwrap().success());
         }),
     ];
     let title = format!("{} MiB through 3 stages, {} rounds", size >> 20, options.rounds);
@@ -156,8 +162,13 @@ fn tee(options: &Options) {
     report_rate(&title, &measure(options, 1, contestants), (size >> 20) as f64, "MiB", &references);
 }
 
-/// The source in front of the rest of a line, run by the system's shell.
+/// The source in front of the rest of a line.
+fn line(path: &Path, words: &[String], rest: &str) -> String {
+    format!("{} {} {rest}", procession::quote(path), words.join(" "))
+}
+
+/// Such a line, run by the system's shell.
 fn shell(path: &Path, words: &[String], rest: &str) -> impl Fn() + use<> {
-    let line = format!("{} {} {rest}", procession::quote(path), words.join(" "));
+    let line = line(path, words, rest);
     move || assert!(process::Command::new("/bin/sh").args(["-c", &line]).status().unwrap().success())
 }
