@@ -168,8 +168,15 @@ impl Machine {
 
     /// Memory to collect in, and to be found there at the end.
     pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
+        let sink = self.sink_mut(stream);
+        sink.used = buffer.len();
         buffer.clear();
-        self.sink_mut(stream).head = buffer;
+        sink.head = buffer;
+    }
+
+    /// Up to which length the memory for what is read is known to have been written to before.
+    pub(crate) fn used_memory(&self, stream: Stream) -> usize {
+        self.sink(stream).used
     }
 
     /// What is not kept of a stream is shown to somebody: nothing is lost.
@@ -429,6 +436,8 @@ struct Sink {
     overflowed: bool,
     live: Option<Live>,
     spill: Option<Spill>,
+    /// Up to which length the memory of the beginning was in use before.
+    used: usize,
 }
 
 /// How much at the end nobody has taken, and how much of that there may be.
@@ -472,6 +481,7 @@ impl Sink {
             overflowed: false,
             live: None,
             spill: None,
+            used: 0,
         };
         if let Some(limit) = limit {
             sink.limit(limit);
