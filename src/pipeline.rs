@@ -13,7 +13,7 @@ use crate::handle::{self, ProcessHandle, StopReport, explain_all, stop_all};
 use crate::live::{Chunks, Line, Lines, ShowChunks, ShowLines, ShowText};
 use crate::machine::Machine;
 use crate::output::{Accepted, Captured, Cause, Completeness, Output, Stream, Usage};
-use crate::pipe::{PipeReader, PipeWriter, pipe};
+use crate::pipe::{PipeReader, PipeWriter, pipe_sized};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
@@ -374,7 +374,8 @@ impl Pipeline {
                     return Err(within("stdout"));
                 }
                 Some(if filters.is_empty() {
-                    let (reader, writer) = pipe().map_err(|error| failed(Error::io("pipe", error)))?;
+                    let made = pipe_sized(stage.attributes.pipe_size);
+                    let (reader, writer) = made.map_err(|error| failed(Error::io("pipe", error)))?;
                     from_before = Some(Stdio::from(reader));
                     Stdio::from(writer)
                 } else {
