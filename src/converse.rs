@@ -233,16 +233,10 @@ impl<'a> Conversation<'a> {
     /// As [`read_until`](Self::read_until), except that the end of the stream is none.
     pub fn read_line(&mut self) -> Result<Option<Vec<u8>>, Error> {
         let mut finder = self.text.line_finder(usize::MAX);
-        let mut lines = Vec::new();
-        let found = self.read_while(|unread, ended| {
-            while lines.is_empty() && finder.has_more(unread, ended) {
-                finder.find(unread, ended, &mut lines);
-            }
-            lines.first().copied()
-        });
+        let found = self.read_while(|unread, ended| finder.next(unread, ended));
         let cut = found.map_err(|error| if error.is_timeout() { error.detail(self.late("a line")) } else { error })?;
         Ok(cut.map(|cut| {
-            let mut line = self.take(cut.next);
+            let mut line = self.take(finder.forget());
             line.truncate(cut.end);
             line.drain(..cut.start);
             line

@@ -68,13 +68,15 @@ pub(crate) struct Sieve {
     /// What came out of the last filter; what stands before `taken` has been read.
     passed: Vec<u8>,
     taken: usize,
+    /// Memory for what is read, and between two filters.
+    spare: Vec<u8>,
     ended: bool,
     /// What a filter failed with, until it is asked for.
     failure: Option<io::Error>,
 }
 
 /// How much goes through the filters at a time, and how often one read tries if nothing comes out.
-const PIECE: usize = 64 * 1024;
+const PIECE: usize = 256 * 1024;
 const TRIES: usize = 16;
 
 impl Sieve {
@@ -104,6 +106,10 @@ impl Sieve {
         mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>,
     ) -> io::Result<usize> {
         for _ in 0..TRIES {
+            if buffer.is_empty() && self.taken == 0 && !self.passed.is_empty() && self.passed.len() <= max {
+                std::mem::swap(buffer, &mut self.passed);
+                return Ok(buffer.len());
+            }
             if let Some(rest) = self.passed.get(self.taken..).filter(|rest| !rest.is_empty()) {
                 let piece = rest.get(..max).unwrap_or(rest);
                 buffer.extend_from_slice(piece);
@@ -115,29 +121,32 @@ impl Sieve {
             if self.ended {
                 return Ok(0);
             }
-            let mut bytes = Vec::with_capacity(PIECE);
-            self.ended = read(&mut bytes, PIECE)? == 0;
-            if let Err(error) = self.pass(bytes) {
+            self.spare.clear();
+            self.spare.reserve(PIECE);
+            self.ended = read(&mut self.spare, PIECE)? == 0;
+            if let Err(error) = self.pass() {
                 // Whoever reads stops because of the failure; nothing more is to come out.
                 (self.failure, self.ended) = (Some(error), true);
+                self.passed.clear();
                 break;
             }
         }
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    fn pass(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
+    /// From the spare memory through all filters.
+    fn pass(&mut self) -> io::Result<()> {
+        std::mem::swap(&mut self.passed, &mut self.spare);
         for filter in &mut self.filters {
-            let mut out = Vec::new();
-            if !bytes.is_empty() {
-                filter.push(Stream::Stdout, &bytes, &mut out)?;
+            self.spare.clear();
+            if !self.passed.is_empty() {
+                filter.push(Stream::Stdout, &self.passed, &mut self.spare)?;
             }
             if self.ended {
-                filter.end(Stream::Stdout, true, &mut out)?;
+                filter.end(Stream::Stdout, true, &mut self.spare)?;
             }
-            bytes = out;
+            std::mem::swap(&mut self.passed, &mut self.spare);
         }
-        self.passed = bytes;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::command::Command;
 use crate::communicate::{Ending, Party, Purpose, Talk, Watch};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::machine::STREAMS;
+use crate::machine::{Machine, STREAMS};
 use crate::output::{Output, Stream};
 use crate::text::{Cut, DecodeError, Decoder, LineCutter, LineEnd, LineFinder, Text};
 use std::borrow::Cow;
@@ -487,12 +487,10 @@ impl<'a> Reading<'a> {
         self.party.machine(place).is_some_and(|machine| !machine.wants_to_read(stream))
     }
 
-    fn take(&mut self, source: usize, count: usize) {
-        if let Some(&(place, stream)) = self.sources.get(source)
-            && let Some(machine) = self.party.machine_mut(place)
-        {
-            machine.take(stream, count);
-        }
+    /// The machine that reads a source, and which of its streams that is.
+    fn machine(&mut self, source: usize) -> Option<(&mut Machine, Stream)> {
+        let &(place, stream) = self.sources.get(source)?;
+        Some((self.party.machine_mut(place)?, stream))
     }
 
     /// Reads until one of the sources has more than so much unread, or all have ended. False if all have ended.
@@ -533,23 +531,27 @@ impl fmt::Debug for Reading<'_> {
 /// The lines of a child or a pipeline as they come: see [`Child::lines`].
 ///
 /// As an iterator it yields lines that own their bytes; [`next_line`](Self::next_line) lends them.
-#[derive(Debug)]
 #[must_use = "no line is read until it is asked for"]
 pub struct Lines<'a> {
     reading: Reading<'a>,
     text: Text,
     finders: Vec<LineFinder>,
-    /// What was found in the source at `place`, of which `next` is the next to be handed out.
-    found: Vec<Cut>,
+    /// The source that is being looked through.
     place: usize,
-    next: usize,
+    stage: usize,
+    stream: Stream,
+    ended: bool,
+    /// Its memory, taken out of the machine, and where in it the unread begins.
+    memory: Vec<u8>,
+    start: usize,
 }
 
 impl<'a> Lines<'a> {
     pub(crate) fn new(party: &'a mut dyn Party, text: Text, line_max: usize) -> Lines<'a> {
         let reading = Reading::new(party);
         let finders = reading.sources.iter().map(|_| text.line_finder(line_max)).collect();
-        Lines { reading, text, finders, found: Vec::new(), place: 0, next: 0 }
+        let (stage, stream) = (0, Stream::Stdout);
+        Lines { reading, text, finders, place: 0, stage, stream, ended: false, memory: Vec::new(), start: 0 }
     }
 
     /// The lines of one stream alone. The other is read all the same; the record has the last 64 KiB of it, or what
@@ -584,58 +586,83 @@ impl<'a> Lines<'a> {
     /// If the [`timeout`](Self::timeout) has passed, if a target of the command fails, if more is unread than its
     /// [`capture_limit`](Command::capture_limit) allows, or if the system refuses to read. With [`Command::text`] in an encoding in
     /// which a line cannot be found among the bytes (UTF-16): use [`Command::for_each_line`] then.
+    #[inline]
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Error> {
+        let cut = match self.find() {
+            Some(cut) => cut,
+            None => match self.find_in_more()? {
+                Some(cut) => cut,
+                None => return Ok(None),
+            },
+        };
+        let Some(bytes) = self.memory.get(self.start + cut.start..self.start + cut.end) else { return Ok(None) };
+        Ok(Some(Line { stage: self.stage, stream: self.stream, bytes, end: cut.how, text: self.text }))
+    }
+
+    /// The next line of the source that is being looked through.
+    #[inline]
+    fn find(&mut self) -> Option<Cut> {
+        let bytes = self.memory.get(self.start..)?;
+        self.finders.get_mut(self.place)?.next(bytes, self.ended)
+    }
+
+    /// The next line of any source, which is read until there is one. `None` when all streams have ended.
+    fn find_in_more(&mut self) -> Result<Option<Cut>, Error> {
         if self.text.is_cut_as_text() {
             return Err(Error::invalid("lines of this encoding cannot be lent: use `for_each_line`"));
         }
-        while self.next == self.found.len() {
-            if !self.find() {
-                let known: Vec<usize> =
-                    (0..self.finders.len()).map(|source| self.reading.unread(source).len()).collect();
-                if !self.reading.read_more(&known)? {
-                    return Ok(None);
+        loop {
+            self.put_back();
+            if self.take_out() {
+                if let Some(cut) = self.find() {
+                    return Ok(Some(cut));
                 }
+                continue;
+            }
+            let known: Vec<usize> = (0..self.finders.len()).map(|source| self.reading.unread(source).len()).collect();
+            if !self.reading.read_more(&known)? {
+                return Ok(None);
             }
         }
-        let (cut, source) = (self.found.get(self.next), self.reading.sources.get(self.place));
-        let (Some(&Cut { start, end, how, .. }), Some(&(stage, stream))) = (cut, source) else { return Ok(None) };
-        self.next += 1;
-        let bytes = self.reading.unread(self.place).get(start..end).unwrap_or_default();
-        Ok(Some(Line { stage, stream, bytes, end: how, text: self.text }))
     }
 
-    /// Takes the lines that were handed out, and looks for more in what is unread. False if there is nothing to look through.
-    fn find(&mut self) -> bool {
-        self.take();
-        let more = (0..self.finders.len()).find(|&source| {
-            let (bytes, ended) = (self.reading.unread(source), self.reading.has_ended(source));
-            self.finders.get(source).is_some_and(|finder| finder.has_more(bytes, ended))
-        });
-        let Some(source) = more else { return false };
-        let (bytes, ended) = (self.reading.unread(source), self.reading.has_ended(source));
-        if let Some(finder) = self.finders.get_mut(source) {
-            finder.find(bytes, ended, &mut self.found);
+    /// Begins to look through a source that has something to look through; false if there is none.
+    fn take_out(&mut self) -> bool {
+        let has_more = |(source, finder): (usize, &LineFinder)| {
+            let ended = self.reading.has_ended(source);
+            finder.has_more(self.reading.unread(source), ended).then_some((source, ended))
+        };
+        let Some((source, ended)) = self.finders.iter().enumerate().find_map(has_more) else { return false };
+        (self.place, self.ended) = (source, ended);
+        (self.stage, self.stream) = self.reading.sources.get(source).copied().unwrap_or((0, Stream::Stdout));
+        if let Some((machine, stream)) = self.reading.machine(source) {
+            (self.memory, self.start) = machine.take_out(stream);
         }
-        self.place = source;
         true
     }
 
-    /// What was handed out is no longer unread.
-    fn take(&mut self) {
-        let taken = self.next.checked_sub(1).and_then(|last| self.found.get(last)).map_or(0, |cut| cut.next);
-        self.reading.take(self.place, taken);
-        if let Some(finder) = self.finders.get_mut(self.place) {
-            finder.forget(taken);
+    /// The memory goes back to the machine, and the lines that were handed out are no longer unread.
+    fn put_back(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        let Some(finder) = self.finders.get_mut(self.place).filter(|_| !memory.is_empty()) else { return };
+        let start = self.start + finder.forget();
+        if let Some((machine, stream)) = self.reading.machine(self.place) {
+            machine.put_back(stream, memory, start);
         }
-        self.found.clear();
-        self.next = 0;
+        self.start = 0;
+    }
+}
+
+impl fmt::Debug for Lines<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Lines").field("reading", &self.reading).finish_non_exhaustive()
     }
 }
 
 /// Lines that were not handed out stay with the child.
 impl Drop for Lines<'_> {
     fn drop(&mut self) {
-        self.take();
+        self.put_back();
     }
 }
 
@@ -695,7 +722,9 @@ impl<'a> Chunks<'a> {
 
     fn take(&mut self) {
         let (source, count) = std::mem::take(&mut self.lent);
-        self.reading.take(source, count);
+        if let Some((machine, stream)) = self.reading.machine(source) {
+            machine.take(stream, count);
+        }
     }
 }
 

@@ -139,10 +139,44 @@ impl Machine {
         }
     }
 
+    /// Takes out the memory that what is unread stands in, from the place that is returned, so that it can be looked at without asking
+    /// here each time. Until it is put back nothing is unread.
+    pub(crate) fn take_out(&mut self, stream: Stream) -> (Vec<u8>, usize) {
+        let sink = self.sink_mut(stream);
+        let Some(live) = &mut sink.live else { return (Vec::new(), 0) };
+        let tail = std::mem::take(&mut sink.tail);
+        let start = tail.len() - std::mem::take(&mut live.unread);
+        (tail, start)
+    }
+
+    /// Puts it back; what stands from this place on is unread.
+    pub(crate) fn put_back(&mut self, stream: Stream, memory: Vec<u8>, start: usize) {
+        let sink = self.sink_mut(stream);
+        if let Some(live) = &mut sink.live {
+            live.unread = memory.len() - start;
+            sink.tail = memory;
+        }
+    }
+
+    /// Takes all that is unread, with its memory.
+    pub(crate) fn take_all(&mut self, stream: Stream) -> Vec<u8> {
+        let (mut memory, start) = self.take_out(stream);
+        self.sink_mut(stream).dropped += memory.len() as u64;
+        memory.drain(..start);
+        memory
+    }
+
     /// Memory to collect in, and to be found there at the end.
     pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
+        let sink = self.sink_mut(stream);
+        sink.used = buffer.len();
         buffer.clear();
-        self.sink_mut(stream).head = buffer;
+        sink.head = buffer;
+    }
+
+    /// Up to which length the memory for what is read is known to have been written to before.
+    pub(crate) fn used_memory(&self, stream: Stream) -> usize {
+        self.sink(stream).used
     }
 
     /// What is not kept of a stream is shown to somebody: nothing is lost.
@@ -402,6 +436,8 @@ struct Sink {
     overflowed: bool,
     live: Option<Live>,
     spill: Option<Spill>,
+    /// Up to which length the memory of the beginning was in use before.
+    used: usize,
 }
 
 /// How much at the end nobody has taken, and how much of that there may be.
@@ -445,6 +481,7 @@ impl Sink {
             overflowed: false,
             live: None,
             spill: None,
+            used: 0,
         };
         if let Some(limit) = limit {
             sink.limit(limit);

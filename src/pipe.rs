@@ -74,6 +74,15 @@ pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
     Ok((PipeReader::new(reader), PipeWriter::new(writer)))
 }
 
+/// As [`pipe`], and wishes for a size; see `Command::pipe_size`.
+pub(crate) fn pipe_sized(size: Option<usize>) -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = pipe()?;
+    if let Some(size) = size {
+        let _: io::Result<usize> = sys::pipe::set_size(reader.as_fd(), size);
+    }
+    Ok((reader, writer))
+}
+
 impl PipeReader {
     pub(crate) fn new(fd: OwnedFd) -> PipeReader {
         PipeReader { fd, terminal: None }

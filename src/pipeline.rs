@@ -13,7 +13,7 @@ use crate::handle::{self, ProcessHandle, StopReport, explain_all, stop_all};
 use crate::live::{Chunks, Line, Lines, ShowChunks, ShowLines, ShowText};
 use crate::machine::Machine;
 use crate::output::{Accepted, Captured, Cause, Completeness, Output, Stream, Usage};
-use crate::pipe::{PipeReader, PipeWriter, pipe};
+use crate::pipe::{PipeReader, PipeWriter, pipe_sized};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
@@ -374,7 +374,8 @@ impl Pipeline {
                     return Err(within("stdout"));
                 }
                 Some(if filters.is_empty() {
-                    let (reader, writer) = pipe().map_err(|error| failed(Error::io("pipe", error)))?;
+                    let made = pipe_sized(stage.attributes.pipe_size);
+                    let (reader, writer) = made.map_err(|error| failed(Error::io("pipe", error)))?;
                     from_before = Some(Stdio::from(reader));
                     Stdio::from(writer)
                 } else {
@@ -799,11 +800,10 @@ impl Watch for Relays<'_> {
 }
 
 fn hand_on(from: &mut Talk<'_>, to: &mut Talk<'_>) {
-    let unread = from.machine.unread(Stream::Stdout);
-    let count = unread.len();
+    let passed = from.machine.take_all(Stream::Stdout);
     if to.machine.input_is_open() {
-        if count > 0 {
-            to.machine.add_input(Opened::Bytes(Arc::new(unread.to_vec())));
+        if !passed.is_empty() {
+            to.machine.add_input(Opened::Bytes(Arc::new(passed)));
         }
         from.is_paused = to.machine.input_waiting() > WAITING_MAX;
         if !from.machine.wants_to_read(Stream::Stdout) || from.is_over {
@@ -814,7 +814,6 @@ fn hand_on(from: &mut Talk<'_>, to: &mut Talk<'_>) {
         from.child.stdout = None;
         from.is_paused = false;
     }
-    from.machine.take(Stream::Stdout, count);
     if from.child.stdout.is_none() {
         from.machine.forget(Stream::Stdout);
     }

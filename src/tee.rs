@@ -37,10 +37,10 @@ impl Tee {
     /// Gives a piece of output to the targets of its stream. What a target does not take until the deadline is given to it before
     /// the next piece.
     pub(crate) fn give(&mut self, stream: Stream, bytes: &[u8], at: Duration, until: Deadline) -> Result<(), Error> {
-        self.targets.iter_mut().filter(|target| target.wants(stream)).try_for_each(|target| {
-            let given = target.render(stream, bytes, at).and_then(|()| target.flush(until));
-            given.map_err(|error| target.error(error))
-        })
+        self.targets
+            .iter_mut()
+            .filter(|target| target.wants(stream))
+            .try_for_each(|target| target.give(stream, bytes, at, until).map_err(|error| target.error(error)))
     }
 
     /// The stream has ended.
@@ -113,6 +113,16 @@ impl Open {
     }
 
     /// Most targets take the bytes as they are, and they are not copied then.
+    fn give(&mut self, stream: Stream, bytes: &[u8], at: Duration, until: Deadline) -> io::Result<()> {
+        if self.filter.is_some() || self.decoration.is_some() || !self.pending.is_empty() {
+            self.render(stream, bytes, at)?;
+            return self.flush(until);
+        }
+        let count = self.out.write(bytes, until)?;
+        self.pending.extend_from_slice(bytes.get(count..).unwrap_or_default());
+        Ok(())
+    }
+
     fn render(&mut self, stream: Stream, bytes: &[u8], at: Duration) -> io::Result<()> {
         let Some(filter) = &mut self.filter else {
             match &mut self.decoration {
@@ -158,21 +168,7 @@ impl Open {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let written = match &mut self.out {
-            Out::Own(1) => {
-                // What the program printed before comes before.
-                io::stdout().flush()?;
-                write_patiently(io::stdout().as_fd(), &self.pending, until)
-            }
-            Out::Own(_) => write_patiently(io::stderr().as_fd(), &self.pending, until),
-            Out::File { file, is_regular: true, .. } => file.write_all(&self.pending).map(|()| self.pending.len()),
-            Out::File { file, .. } => write_patiently(file.as_fd(), &self.pending, until),
-            Out::Writer(writer) => {
-                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
-                writer.write_all(&self.pending).and_then(|()| writer.flush()).map(|()| self.pending.len())
-            }
-        };
-        match written {
+        match self.out.write(&self.pending, until) {
             Ok(count) => {
                 self.pending.drain(..count);
                 Ok(())
@@ -181,6 +177,26 @@ impl Open {
                 // It is not tried again.
                 self.pending.clear();
                 Err(error)
+            }
+        }
+    }
+}
+
+impl Out {
+    /// Writes, and says how much was taken until the deadline.
+    fn write(&mut self, bytes: &[u8], until: Deadline) -> io::Result<usize> {
+        match self {
+            Out::Own(1) => {
+                // What the program printed before comes before.
+                io::stdout().flush()?;
+                write_patiently(io::stdout().as_fd(), bytes, until)
+            }
+            Out::Own(_) => write_patiently(io::stderr().as_fd(), bytes, until),
+            Out::File { file, is_regular: true, .. } => file.write_all(bytes).map(|()| bytes.len()),
+            Out::File { file, .. } => write_patiently(file.as_fd(), bytes, until),
+            Out::Writer(writer) => {
+                let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                writer.write_all(bytes).and_then(|()| writer.flush()).map(|()| bytes.len())
             }
         }
     }

@@ -123,8 +123,8 @@ impl Text {
     }
 
     pub(crate) fn line_finder(&self, size_max: usize) -> LineFinder {
-        let size_max = size_max.max(1);
-        LineFinder { newlines: self.newlines, size_max, begun: 0, scanned: 0, after_return: false }
+        let (newlines, size_max) = (self.newlines, size_max.max(1));
+        LineFinder { newlines, size_max, begun: 0, scanned: 0, marks: 0, block: 0, after_return: false }
     }
 
     /// A decoder for bytes that come in chunks.
@@ -316,19 +316,31 @@ impl LineSplitter {
     }
 
     /// Takes a chunk and hands out the lines that it completes.
-    pub fn push(&mut self, chunk: &[u8], mut line: impl FnMut(&[u8], LineEnd)) {
+    pub fn push(&mut self, chunk: &[u8], line: impl FnMut(&[u8], LineEnd)) {
+        match self.newlines {
+            Newlines::Keep => self.cut::<false>(chunk, line),
+            Newlines::Universal => self.cut::<true>(chunk, line),
+        }
+    }
+
+    fn cut<const RETURNS: bool>(&mut self, chunk: &[u8], mut line: impl FnMut(&[u8], LineEnd)) {
         // The first half of a `\r\n` was the end of the chunk before.
         let mut start = usize::from(self.after_return && chunk.starts_with(b"\n"));
         self.after_return &= chunk.is_empty();
-        let returns = self.newlines == Newlines::Universal;
-        for_each_end(chunk, returns, |place| {
+        // But for the first line, what stands between two ends is a line, unless it may be too long.
+        let whole = chunk.len() <= self.size_max;
+        let mut plain = whole && self.begun.is_empty();
+        for_each_end::<RETURNS>(chunk, |place| {
             // The second half of a `\r\n` ends no line of its own.
-            if place < start {
-                return;
+            let Some(head) = chunk.get(start..place) else { return };
+            if plain {
+                line(head, LineEnd::Newline);
+            } else {
+                self.complete(head, &mut line);
+                plain = whole;
             }
-            self.complete(chunk.get(start..place).unwrap_or_default(), LineEnd::Newline, &mut line);
             start = place + 1;
-            if returns && chunk.get(place) == Some(&b'\r') {
+            if RETURNS && chunk.get(place) == Some(&b'\r') {
                 match chunk.get(start) {
                     Some(b'\n') => start += 1,
                     Some(_) => {}
@@ -348,13 +360,9 @@ impl LineSplitter {
         self.after_return = false;
     }
 
-    #[inline]
-    fn complete(&mut self, head: &[u8], end: LineEnd, line: &mut impl FnMut(&[u8], LineEnd)) {
-        if self.begun.is_empty() && head.len() <= self.size_max {
-            return line(head, end);
-        }
+    fn complete(&mut self, head: &[u8], line: &mut impl FnMut(&[u8], LineEnd)) {
         self.begin(head, line);
-        line(&self.begun, end);
+        line(&self.begun, LineEnd::Newline);
         self.begun.clear();
     }
 
@@ -410,6 +418,9 @@ pub(crate) struct LineFinder {
     /// Where the line begins whose end was not found yet.
     begun: usize,
     scanned: usize,
+    /// The ends in the block at `block`, which was looked through last, that were not come to yet.
+    marks: u64,
+    block: usize,
     after_return: bool,
 }
 
@@ -418,13 +429,8 @@ pub(crate) struct LineFinder {
 pub(crate) struct Cut {
     pub(crate) start: usize,
     pub(crate) end: usize,
-    /// Where the next line begins.
-    pub(crate) next: usize,
     pub(crate) how: LineEnd,
 }
-
-/// So many bytes are looked through at a time: the lines found in them fit the first-level cache.
-const SCAN: usize = 8 * 1024;
 
 impl LineFinder {
     /// Whether a part of the buffer was not looked through, or the end of it is still to be told.
@@ -432,8 +438,21 @@ impl LineFinder {
         self.scanned < bytes.len() || (ended && self.begun < bytes.len())
     }
 
-    /// Looks through a part of the buffer and adds the lines that it completes. `ended`: the buffer does not grow any more.
-    pub(crate) fn find(&mut self, bytes: &[u8], ended: bool, found: &mut Vec<Cut>) {
+    /// The next line that is complete. `ended`: the buffer does not grow any more.
+    #[inline]
+    pub(crate) fn next(&mut self, bytes: &[u8], ended: bool) -> Option<Cut> {
+        // For most lines that is all.
+        if self.marks != 0 && self.newlines == Newlines::Keep {
+            let end = self.block + self.marks.trailing_zeros() as usize;
+            if end - self.begun <= self.size_max {
+                self.marks &= self.marks - 1;
+                return Some(self.cut(end, end + 1, LineEnd::Newline));
+            }
+        }
+        self.look(bytes, ended)
+    }
+
+    fn look(&mut self, bytes: &[u8], ended: bool) -> Option<Cut> {
         if self.after_return && self.begun < bytes.len() {
             self.after_return = false;
             if bytes.get(self.begun) == Some(&b'\n') {
@@ -441,81 +460,104 @@ impl LineFinder {
                 self.scanned = self.scanned.max(self.begun);
             }
         }
-        let (from, until) = (self.scanned, bytes.len().min(self.scanned + SCAN));
-        let returns = self.newlines == Newlines::Universal;
-        for_each_end(bytes.get(from..until).unwrap_or_default(), returns, |offset| {
-            let end = from + offset;
-            // The second half of a `\r\n` ends no line of its own.
-            if end < self.begun {
-                return;
+        loop {
+            let is_marked = self.marks != 0;
+            let end = if is_marked { self.block + self.marks.trailing_zeros() as usize } else { self.scanned };
+            if end.saturating_sub(self.begun) > self.size_max {
+                let end = self.begun + self.size_max;
+                return Some(self.cut(end, end, LineEnd::Size));
             }
-            self.cut_long(end, found);
-            let mut next = end + 1;
-            if returns && bytes.get(end) == Some(&b'\r') {
-                match bytes.get(next) {
-                    Some(b'\n') => next += 1,
-                    Some(_) => {}
-                    None => self.after_return = true,
+            if is_marked {
+                self.marks &= self.marks - 1;
+                // The second half of a `\r\n` ends no line of its own.
+                if end < self.begun {
+                    continue;
                 }
+                let mut next = end + 1;
+                if self.newlines == Newlines::Universal && bytes.get(end) == Some(&b'\r') {
+                    match bytes.get(next) {
+                        Some(b'\n') => next += 1,
+                        Some(_) => {}
+                        None => self.after_return = true,
+                    }
+                }
+                return Some(self.cut(end, next, LineEnd::Newline));
             }
-            found.push(Cut { start: self.begun, end, next, how: LineEnd::Newline });
-            self.begun = next;
-        });
-        self.scanned = until.max(self.begun);
-        self.cut_long(self.scanned, found);
-        if ended && self.scanned == bytes.len() && self.begun < bytes.len() {
-            found.push(Cut { start: self.begun, end: bytes.len(), next: bytes.len(), how: LineEnd::Stream });
-            self.begun = bytes.len();
+            let mut space = [0; BLOCK];
+            let (block, count) = first_block(bytes.get(self.scanned..).unwrap_or_default(), &mut space);
+            if count == 0 {
+                let rests = ended && self.begun < bytes.len();
+                return rests.then(|| self.cut(bytes.len(), bytes.len(), LineEnd::Stream));
+            }
+            self.marks = marks(block, b'\n');
+            if self.newlines == Newlines::Universal {
+                self.marks |= marks(block, b'\r');
+            }
+            self.block = self.scanned;
+            self.scanned += count;
         }
     }
 
-    /// So many bytes were taken from the beginning of the buffer.
-    pub(crate) fn forget(&mut self, count: usize) {
-        self.begun -= count;
-        self.scanned -= count;
+    #[inline]
+    fn cut(&mut self, end: usize, next: usize, how: LineEnd) -> Cut {
+        Cut { start: std::mem::replace(&mut self.begun, next), end, how }
     }
 
-    fn cut_long(&mut self, end: usize, found: &mut Vec<Cut>) {
-        while end.saturating_sub(self.begun) > self.size_max {
-            let cut = self.begun + self.size_max;
-            found.push(Cut { start: self.begun, end: cut, next: cut, how: LineEnd::Size });
-            self.begun = cut;
-        }
+    /// What stands before the next line is taken from the buffer; returns how much that is.
+    pub(crate) fn forget(&mut self) -> usize {
+        // What was seen and not come to is looked at again.
+        let seen = if std::mem::take(&mut self.marks) == 0 { self.scanned.saturating_sub(self.begun) } else { 0 };
+        self.scanned = seen;
+        std::mem::take(&mut self.begun)
     }
 }
 
-/// Calls `found` with the place of each `\n` (and `\r`, if wanted). Eight bytes are looked at in one word: for the short lines that
-/// programs write this beats a search that starts anew behind every line, also a vectorised one.
+/// Calls `found` with the place of each `\n`, and `\r` if it is wanted. Many bytes are looked at together: for the short lines that
+/// programs write this beats a search that starts anew behind every line.
 #[inline]
-fn for_each_end(bytes: &[u8], returns: bool, mut found: impl FnMut(usize)) {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (place, word) in words.iter().enumerate() {
-        let word = u64::from_le_bytes(*word);
-        let mut marks = matches(word, b'\n');
-        if returns {
-            marks |= matches(word, b'\r');
+fn for_each_end<const RETURNS: bool>(bytes: &[u8], mut found: impl FnMut(usize)) {
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    let mut space = [0; BLOCK];
+    let (last, _) = first_block(rest, &mut space);
+    for place in 0..blocks.len() + 1 {
+        let block = blocks.get(place).unwrap_or(last);
+        let mut marks = marks(block, b'\n');
+        if RETURNS {
+            marks |= self::marks(block, b'\r');
         }
         while marks != 0 {
-            found(place * 8 + marks.trailing_zeros() as usize / 8);
+            found(place * BLOCK + marks.trailing_zeros() as usize);
             marks &= marks - 1;
         }
     }
-    let start = bytes.len() - rest.len();
-    for (place, &byte) in rest.iter().enumerate() {
-        if byte == b'\n' || (returns && byte == b'\r') {
-            found(start + place);
-        }
-    }
 }
 
-/// The highest bit of each byte of the word that equals `byte`, and no other.
+/// As many bytes as a word has bits.
+const BLOCK: usize = 64;
+
+/// The bytes at the beginning, and how many they are. What is missing is filled with a byte that ends no line, in `space`.
 #[inline]
-fn matches(word: u64, byte: u8) -> u64 {
+fn first_block<'a>(bytes: &'a [u8], space: &'a mut [u8; BLOCK]) -> (&'a [u8; BLOCK], usize) {
+    if let Some(block) = bytes.first_chunk() {
+        return (block, BLOCK);
+    }
+    space.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    (space, bytes.len())
+}
+
+/// A bit for each byte that equals `byte`, the lowest for the first. Eight bytes are looked at in one word.
+#[inline]
+fn marks(block: &[u8; BLOCK], byte: u8) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const LOW: u64 = ONES * 0x7f;
-    // A byte is zero here if it is the one looked for; adding to the low seven bits cannot carry into the next byte.
-    let difference = word ^ (ONES * byte as u64);
-    !(((difference & LOW) + LOW) | difference | LOW)
+    let (words, _) = block.as_chunks::<8>();
+    words.iter().rev().fold(0, |marks, word| {
+        // A byte is zero here if it is the one looked for; adding to the low seven bits cannot carry into the next byte.
+        let difference = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
+        let highest = !(((difference & LOW) + LOW) | difference | LOW);
+        // Each bit of the factor moves the bit of one byte to its place in the highest byte, and no two meet.
+        marks << 8 | ((highest >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56)
+    })
 }
 
 #[cfg(test)]
@@ -598,21 +640,16 @@ mod tests {
     /// As `split`, by a finder over a buffer that grows chunk by chunk; what was found is taken each time, or left.
     fn find(newlines: Newlines, size_max: usize, chunks: &[&[u8]], takes: bool) -> Vec<(Vec<u8>, LineEnd)> {
         let mut finder = Text::utf8().newlines(newlines).line_finder(size_max);
-        let (mut buffer, mut lines, mut taken) = (Vec::new(), Vec::new(), 0);
+        let (mut buffer, mut lines) = (Vec::new(), Vec::new());
         for place in 0..=chunks.len() {
             let ended = place == chunks.len();
             buffer.extend_from_slice(chunks.get(place).unwrap_or(&&[][..]));
-            while finder.has_more(&buffer, ended) {
-                let mut found = Vec::new();
-                finder.find(&buffer, ended, &mut found);
-                for cut in found {
-                    lines.push((buffer[cut.start..cut.end].to_vec(), cut.how));
-                    taken = cut.next;
-                }
+            while let Some(cut) = finder.next(&buffer, ended) {
+                lines.push((buffer[cut.start..cut.end].to_vec(), cut.how));
             }
+            assert!(!finder.has_more(&buffer, ended));
             if takes {
-                finder.forget(taken);
-                buffer.drain(..std::mem::take(&mut taken));
+                buffer.drain(..finder.forget());
             }
         }
         lines

@@ -5,6 +5,7 @@
 //! which matters because the scheduler remembers. The middle of all rounds is what counts.
 
 pub mod apart;
+pub mod source;
 pub mod tiny;
 
 use std::time::{Duration, Instant};
@@ -152,7 +153,7 @@ pub fn measure(options: &Options, calls: usize, mut contestants: Vec<Contestant<
 }
 
 fn one_round(contestant: &mut Contestant<'_>, calls: usize) -> (f64, f64) {
-    for _ in 0..calls.div_ceil(10) {
+    for _ in 0..calls / 10 {
         (contestant.run)();
     }
     let mut walls = Vec::with_capacity(calls);
@@ -176,6 +177,28 @@ pub fn report(title: &str, measured: &[Measured]) {
         let best = row.wall.iter().copied().fold(f64::INFINITY, f64::min);
         let ratio = reference.map_or("-".to_owned(), |reference| format!("{:.2}", wall / reference));
         table.row(&[row.name.to_owned(), number(wall), ratio, number(best), number(median(&row.cpu))]);
+    }
+    table.print();
+}
+
+/// As [`report`], for work that is counted in `unit`s, millions of them: how many times as fast as each of the `references` it is.
+pub fn report_rate(title: &str, measured: &[Measured], millions: f64, unit: &str, references: &[&str]) {
+    let rate = format!("{unit}/s");
+    let times = references.iter().map(|reference| format!("x {reference}"));
+    let head: Vec<String> =
+        ["", "wall ms", &rate, "best ms", "own CPU ms"].map(str::to_owned).into_iter().chain(times).collect();
+    let mut table = Table::new(title, &head.iter().map(String::as_str).collect::<Vec<_>>());
+    let find = |name: &str| measured.iter().find(|row| row.name == name).map(|row| median(&row.wall));
+    for row in measured {
+        let wall = median(&row.wall);
+        let best = row.wall.iter().copied().fold(f64::INFINITY, f64::min);
+        let mut cells = vec![row.name.to_owned()];
+        cells.extend([wall / 1e3, millions / (wall / 1e6), best / 1e3, median(&row.cpu) / 1e3].map(number));
+        cells.extend(references.iter().map(|reference| match find(reference) {
+            Some(reference) => format!("{:.2}", reference / wall),
+            None => "-".to_owned(),
+        }));
+        table.row(&cells);
     }
     table.print();
 }

@@ -404,8 +404,8 @@ impl Command {
         self
     }
 
-    /// The size that pipes made for this command should have, in bytes. A wish: where the system or a quota refuses, they
-    /// keep their size.
+    /// The size that pipes made for this command should have, in bytes; in a pipeline also the pipe to the next stage. A wish: where
+    /// the system or a quota refuses, they keep their size.
     #[doc(alias = "pipesize")]
     pub fn pipe_size(mut self, bytes: usize) -> Command {
         self.attributes.pipe_size = Some(bytes);

@@ -209,6 +209,7 @@ impl From<Cause> for Closing {
 
 impl<'a> Talk<'a> {
     pub(crate) fn new(child: &'a mut Child, machine: &'a mut Machine) -> Talk<'a> {
+        let prepared = STREAMS.map(|stream| machine.used_memory(stream));
         Talk {
             child,
             machine,
@@ -219,7 +220,7 @@ impl<'a> Talk<'a> {
             stopper: None,
             until: None,
             grown: [false; 3],
-            prepared: [0; 2],
+            prepared,
             looks: 0,
             has_seen_enough: false,
             is_over: false,

@@ -31,6 +31,20 @@ fn what_one_writes_the_next_reads() {
 }
 
 #[test]
+fn the_pipe_to_the_next_stage_has_the_size_that_was_wished_for() {
+    alone!({
+        let sized = cat().stdin(Stdio::piped()).pipe_size(128 * 1024) | cat();
+        let mut whole = sized.stdout(Stdio::piped()).spawn().unwrap();
+        let first = whole.handles().next().unwrap().id();
+        let end = std::fs::File::options().write(true).open(format!("/proc/{first}/fd/1")).unwrap();
+        // SAFETY: an integer argument.
+        assert_eq!(unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&end), libc::F_GETPIPE_SZ) }, 128 * 1024);
+        drop(end);
+        assert!(whole.wait().unwrap().success());
+    });
+}
+
+#[test]
 fn fifty_stages_and_large_data_work() {
     alone!({
         let fifty: Pipeline = (0..50).map(|_| cat()).collect();
