@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
 use crate::output::{Output, Stream};
 use crate::pipeline::PipelineChild;
+use crate::terminal::Terminal;
 use crate::text::Text;
 use std::borrow::Cow;
 use std::fmt;
@@ -274,6 +275,26 @@ impl<'a> Conversation<'a> {
         let ended = self.read_while(|_, _| None::<()>);
         ended.map_err(|error| if error.is_timeout() { error.detail(self.late("the end")) } else { error })?;
         Ok(self.take(self.unread().len()))
+    }
+
+    /// The terminal that is talked through, if it is one: to resize it, or to see whether a password is asked for.
+    ///
+    /// ```
+    /// use procession::{Command, Pty};
+    /// use std::time::Duration;
+    ///
+    /// let login = Command::shell("stty -echo; printf 'password: '; read -r word; echo thanks").pty(Pty::new().echo(true));
+    /// login.converse(Duration::from_secs(10), |talk| {
+    ///     talk.read_until("password: ")?;
+    ///     let hidden = talk.terminal().is_some_and(|terminal| terminal.echo().is_ok_and(|echo| !echo));
+    ///     assert!(hidden);
+    ///     talk.write_line("secret")?;
+    ///     talk.read_until("thanks")
+    /// })?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn terminal(&self) -> Option<&Terminal> {
+        self.party.terminal()
     }
 
     /// What was read and no turn has taken.

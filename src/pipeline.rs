@@ -17,6 +17,7 @@ use crate::pipe::{PipeReader, PipeWriter, pipe_sized};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
+use crate::terminal::Terminal;
 use crate::text::Text;
 use std::fmt;
 use std::ops::{BitOr, ControlFlow};
@@ -888,6 +889,10 @@ impl Party for PipelineChild {
             first.end_input();
         }
         self.take_ends();
+    }
+
+    fn terminal(&self) -> Option<&Terminal> {
+        self.children.first()?.terminal.as_ref()
     }
 
     fn record_so_far(&self) -> Output {

@@ -12,6 +12,7 @@ use crate::machine::{Machine, STREAMS};
 use crate::output::{Captured, Cause, Output, Stream};
 use crate::pipe::PipeWriter;
 use crate::status::ExitStatus;
+use crate::terminal::Terminal;
 pub(crate) use block::{Closing, Ending, Talk, Watch, drive};
 use std::fmt;
 use std::ops::ControlFlow;
@@ -46,6 +47,9 @@ pub(crate) trait Party {
 
     /// No more input will come: standard input is closed when all is written.
     fn end_input(&mut self);
+
+    /// The terminal that is written to.
+    fn terminal(&self) -> Option<&Terminal>;
 
     /// The record until now.
     fn record_so_far(&self) -> Output;
@@ -133,6 +137,10 @@ impl Party for Child {
                 self.stdin = None;
             }
         }
+    }
+
+    fn terminal(&self) -> Option<&Terminal> {
+        self.terminal.as_ref()
     }
 
     fn record_so_far(&self) -> Output {
