@@ -69,6 +69,8 @@ pub(crate) struct Sieve {
     passed: Vec<u8>,
     taken: usize,
     ended: bool,
+    /// That was not the end of the pipe.
+    is_cut_off: bool,
     /// What a filter failed with, until it is asked for.
     failure: Option<io::Error>,
 }
@@ -89,6 +91,19 @@ impl Sieve {
     /// Whether there is more to read although the pipe may have nothing.
     pub(crate) fn has_passed(&self) -> bool {
         self.taken < self.passed.len()
+    }
+
+    /// Nothing more will be read: the filters are told the end, and what they still have comes out.
+    pub(crate) fn cut_off(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.is_cut_off = true;
+        let before = std::mem::take(&mut self.passed);
+        match self.pass(Vec::new()) {
+            Ok(()) => self.passed.splice(..0, before).for_each(drop),
+            Err(error) => (self.passed, self.failure) = (before, Some(error)),
+        }
     }
 
     pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
@@ -113,7 +128,7 @@ impl Sieve {
             self.taken = 0;
             self.passed.clear();
             if self.ended {
-                return Ok(0);
+                return if self.is_cut_off { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) };
             }
             let mut bytes = Vec::with_capacity(PIECE);
             self.ended = read(&mut bytes, PIECE)? == 0;

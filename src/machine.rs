@@ -70,6 +70,11 @@ impl Machine {
         self.sink(stream).state == State::Open
     }
 
+    /// Whether the stream was there and will bring no more.
+    pub(crate) fn has_ended(&self, stream: Stream) -> bool {
+        matches!(self.sink(stream).state, State::Ended | State::CutOff(_))
+    }
+
     /// Whether everything has been written and read that there will be.
     pub(crate) fn is_done(&self) -> bool {
         !self.wants_to_write() && !self.wants_to_read_any()
@@ -136,7 +141,23 @@ impl Machine {
         let sink = self.sink_mut(stream);
         if let Some(live) = &mut sink.live {
             live.unread = live.unread.saturating_sub(count);
+            sink.overflowed = live.unread > live.unread_max;
         }
+    }
+
+    /// A line that was taken ended with `\r`: if `\n` comes next it belongs to that, and nobody gets it.
+    pub(crate) fn skip_newline(&mut self, stream: Stream) {
+        let sink = self.sink_mut(stream);
+        if sink.unread().starts_with(b"\n") {
+            self.take(stream, 1);
+        } else {
+            sink.after_return = sink.unread().is_empty();
+        }
+    }
+
+    /// Whether a `\n` is to be [skipped](Self::skip_newline) if it is the next to be read.
+    pub(crate) fn skips_newline(&self, stream: Stream) -> bool {
+        self.sink(stream).after_return
     }
 
     /// Memory to collect in, and to be found there at the end.
@@ -185,9 +206,12 @@ impl Machine {
         self.marks.as_deref().unwrap_or_default()
     }
 
-    /// Nothing of the stream is kept: it went elsewhere.
+    /// Nothing of the stream is kept, as if it had never come by us: it went elsewhere.
     pub(crate) fn forget(&mut self, stream: Stream) {
-        *self.sink_mut(stream) = Sink::new(None);
+        if self.sink(stream).state != State::NotCaptured {
+            *self.sink_mut(stream) = Sink::new(None);
+            self.marks.iter_mut().for_each(|marks| marks.retain(|mark| mark.stream != stream));
+        }
     }
 
     /// How much input waits to be written, as far as that is known.
@@ -397,7 +421,12 @@ struct Sink {
     dropped: u64,
     /// What was dropped stood before everything that is kept.
     dropped_first: bool,
+    /// What is read now is shown to somebody as well.
     shown: bool,
+    /// Something was dropped that nobody was shown.
+    lost: bool,
+    /// A line end may be half taken: a `\n` that comes next is the other half.
+    after_return: bool,
     fails: bool,
     overflowed: bool,
     live: Option<Live>,
@@ -441,6 +470,8 @@ impl Sink {
             dropped: 0,
             dropped_first: false,
             shown: false,
+            lost: false,
+            after_return: false,
             fails: false,
             overflowed: false,
             live: None,
@@ -470,10 +501,39 @@ impl Sink {
             let taken = self.tail.len() - live.unread;
             self.tail.drain(..taken);
             self.dropped += taken as u64;
-            self.dropped_first = self.dropped > 0;
-            self.head = std::mem::take(&mut self.tail);
+        } else {
+            self.trim();
         }
+        self.shown = false;
+        let before = (self.head_max, self.tail_max);
         self.limit(limit);
+        if before != (self.head_max, self.tail_max) {
+            self.refit();
+        }
+    }
+
+    /// What was kept by another rule is divided into a beginning and an end anew.
+    fn refit(&mut self) {
+        let is_one = self.dropped == 0 || self.dropped_first || self.head.is_empty();
+        if !is_one {
+            // The gap stays where it is: what exceeds the beginning stood before it.
+            let excess = self.head.len().saturating_sub(self.head_max);
+            self.head.truncate(self.head_max);
+            self.dropped += excess as u64;
+            self.lost |= excess > 0;
+            return;
+        }
+        self.dropped_first = self.dropped > 0;
+        if self.head.is_empty() {
+            std::mem::swap(&mut self.head, &mut self.tail);
+        } else {
+            self.head.append(&mut self.tail);
+        }
+        if self.head_max == 0 {
+            std::mem::swap(&mut self.head, &mut self.tail);
+        } else if self.head.len() > self.head_max {
+            self.tail = self.head.split_off(self.head_max);
+        }
     }
 
     fn hand_out(&mut self, unread_max: usize) {
@@ -525,7 +585,10 @@ impl Sink {
             let wanted = self.head.len().clamp(READ_MIN, READ_MAX).min(room);
             self.head.reserve(wanted);
             let spare = self.head.capacity() - self.head.len();
-            return read(&mut self.head, spare.min(READ_MAX).min(room));
+            let before = self.head.len();
+            let count = read(&mut self.head, spare.min(READ_MAX).min(room))?;
+            self.dropped += self.skip_half(before, false) as u64;
+            return Ok(count);
         }
         // The beginning is full: what comes now goes to the end, or is counted. Moving the end down each time would cost more
         // than letting it grow to twice its size.
@@ -533,16 +596,32 @@ impl Sink {
             self.trim();
         }
         self.tail.reserve(self.read_max);
+        let before = self.tail.len();
         let count = read(&mut self.tail, self.read_max)?;
+        let skipped = self.skip_half(before, true);
         if count == self.read_max {
             self.read_max = (count * 2).min(TAIL_READ_MAX);
         }
         if let Some(live) = &mut self.live {
-            live.unread += count;
+            live.unread += count - skipped;
             self.overflowed = live.unread > live.unread_max;
+        } else {
+            self.dropped += skipped as u64;
         }
         self.overflowed |= self.fails && count > 0;
         Ok(count)
+    }
+
+    /// The second half of a line end whose first half was taken is nobody's. Says how many bytes that were; of a live stream they
+    /// stay with what was taken.
+    fn skip_half(&mut self, before: usize, to_tail: bool) -> usize {
+        let bytes = if to_tail { &mut self.tail } else { &mut self.head };
+        let Some(&first) = bytes.get(before) else { return 0 };
+        let skips = std::mem::take(&mut self.after_return) && first == b'\n';
+        if skips && self.live.is_none() {
+            bytes.remove(before);
+        }
+        usize::from(skips)
     }
 
     /// Writes to the file what came beyond the limit, and at first what came before.
@@ -568,6 +647,7 @@ impl Sink {
         let excess = self.tail.len().saturating_sub(self.tail_kept());
         self.tail.drain(..excess);
         self.dropped += excess as u64;
+        self.lost |= excess > 0 && !self.shown;
     }
 
     fn completeness(&self) -> Completeness {
@@ -584,7 +664,8 @@ impl Sink {
         let mut bytes = Vec::with_capacity(self.head.len() + self.tail.len() - excess);
         bytes.extend_from_slice(&self.head);
         bytes.extend_from_slice(self.tail.get(excess..).unwrap_or_default());
-        self.captured(bytes, self.dropped + excess as u64)
+        let lost = self.lost || (excess > 0 && !self.shown);
+        Captured { lost, ..self.captured(bytes, self.dropped + excess as u64) }
     }
 
     fn into_captured(mut self) -> Captured {
@@ -605,7 +686,7 @@ impl Sink {
         let gap = (dropped > 0).then_some(if self.dropped_first { 0 } else { self.head.len() });
         let spilled = self.spill.as_ref().filter(|spill| spill.begun).map(|spill| spill.path.clone());
         let completeness = self.completeness();
-        Captured { bytes, total: self.total, dropped, gap, completeness, shown: self.shown, spilled }
+        Captured { bytes, total: self.total, dropped, gap, completeness, lost: self.lost, spilled }
     }
 }
 

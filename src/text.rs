@@ -469,6 +469,11 @@ impl LineFinder {
         }
     }
 
+    /// Whether the last line that was found ended with a `\r`, and a `\n` that comes next belongs to it.
+    pub(crate) fn is_after_return(&self) -> bool {
+        self.after_return
+    }
+
     /// So many bytes were taken from the beginning of the buffer.
     pub(crate) fn forget(&mut self, count: usize) {
         self.begun -= count;

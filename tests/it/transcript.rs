@@ -1,0 +1,1 @@
+//! Both streams as one log.
