@@ -445,7 +445,9 @@ impl Child {
     ///
     /// Both streams are read whichever is asked for, so neither can block the child. Standard input stays as it is; if the child
     /// waits for its end, [feed](Self::feed) it or drop [`stdin`](Self::stdin) first. Nothing is lost when the iteration is left
-    /// early: the next one, or [`communicate`](Self::communicate), goes on behind the last line that was handed out.
+    /// early: the next one, or [`communicate`](Self::communicate), goes on behind the last line that was handed out. After a
+    /// conversation that timed out everything since the beginning comes, but for what that one has dropped or written to a file
+    /// beyond its [`capture_limit`](Command::capture_limit).
     ///
     /// The iteration ends with the streams. Then [`wait`](Self::wait) returns the status and `communicate` the record.
     ///

@@ -185,8 +185,6 @@ pub(crate) struct Talk<'a> {
     grown: [bool; 3],
     /// Up to which length the buffers of standard output and error have memory behind them.
     prepared: [usize; 2],
-    /// How often the streams were looked at.
-    looks: u64,
     /// Who looks on has seen enough, or a target has failed: the process is to be stopped.
     pub(crate) has_seen_enough: bool,
     /// Nothing is waited for any more.
@@ -227,7 +225,6 @@ impl<'a> Talk<'a> {
             until: None,
             grown: [false; 3],
             prepared: [0; 2],
-            looks: 0,
             has_seen_enough: false,
             is_over: false,
             is_paused: false,
@@ -254,7 +251,7 @@ impl<'a> Talk<'a> {
 
     fn transfer(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         let ready = std::mem::take(&mut self.ready);
-        self.looks += 1;
+        self.machine.begin_look();
         if ready.stdin && self.machine.wants_to_write() {
             let [grown, ..] = &mut self.grown;
             let written = match &self.child.stdin {
@@ -353,7 +350,7 @@ impl<'a> Talk<'a> {
             grow(reader.as_fd(), grown);
         }
         for (count, at) in marks {
-            self.machine.mark(stream, count, at, self.looks);
+            self.machine.mark(stream, count, at);
         }
         let ended = ended.map_err(|trouble| match trouble {
             Trouble::Read(error) => Error::io(step, error),
