@@ -71,6 +71,8 @@ pub(crate) struct Sieve {
     /// Memory for what is read, and between two filters.
     spare: Vec<u8>,
     ended: bool,
+    /// That was not the end of the pipe.
+    is_cut_off: bool,
     /// What a filter failed with, until it is asked for.
     failure: Option<io::Error>,
 }
@@ -91,6 +93,20 @@ impl Sieve {
     /// Whether there is more to read although the pipe may have nothing.
     pub(crate) fn has_passed(&self) -> bool {
         self.taken < self.passed.len()
+    }
+
+    /// Nothing more will be read: the filters are told the end, and what they still have comes out.
+    pub(crate) fn cut_off(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.is_cut_off = true;
+        let before = std::mem::take(&mut self.passed);
+        self.spare.clear();
+        match self.pass() {
+            Ok(()) => self.passed.splice(..0, before).for_each(drop),
+            Err(error) => (self.passed, self.failure) = (before, Some(error)),
+        }
     }
 
     pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
@@ -119,7 +135,7 @@ impl Sieve {
             self.taken = 0;
             self.passed.clear();
             if self.ended {
-                return Ok(0);
+                return if self.is_cut_off { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) };
             }
             self.spare.clear();
             self.spare.reserve(PIECE);

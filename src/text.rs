@@ -503,6 +503,11 @@ impl LineFinder {
         Cut { start: std::mem::replace(&mut self.begun, next), end, how }
     }
 
+    /// Whether the last line that was found ended with a `\r`, and a `\n` that comes next belongs to it.
+    pub(crate) fn is_after_return(&self) -> bool {
+        self.after_return
+    }
+
     /// What stands before the next line is taken from the buffer; returns how much that is.
     pub(crate) fn forget(&mut self) -> usize {
         // What was seen and not come to is looked at again.

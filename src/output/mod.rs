@@ -97,8 +97,8 @@ pub struct Captured {
     pub(crate) dropped: u64,
     pub(crate) gap: Option<usize>,
     pub(crate) completeness: Completeness,
-    /// What was not kept was shown to somebody.
-    pub(crate) shown: bool,
+    /// Something that was not kept was shown to nobody either.
+    pub(crate) lost: bool,
     pub(crate) spilled: Option<PathBuf>,
 }
 
@@ -277,7 +277,7 @@ impl Output {
     pub fn is_complete(&self) -> bool {
         [&self.stdout, &self.stderr].iter().all(|stream| {
             let read = matches!(stream.completeness, Completeness::Complete | Completeness::NotCaptured);
-            read && (stream.dropped == 0 || stream.shown)
+            read && !stream.lost
         })
     }
 
@@ -436,6 +436,8 @@ mod tests {
         assert!(!output.is_complete());
         output.stderr.completeness = Completeness::Complete;
         output.stdout.dropped = 1;
+        assert!(output.is_complete(), "it was shown to somebody");
+        output.stdout.lost = true;
         assert!(!output.is_complete());
     }
 }
