@@ -44,8 +44,8 @@ pub struct PipeReader {
 ///
 /// It is also our end of a child's terminal ([`Command::pty`](crate::Command::pty)). Dropping it says the end of input as somebody at a
 /// keyboard does, by the terminal's end-of-file character, ^D; twice inside a line, because the first one only hands over what was
-/// typed. A terminal that does not edit lines, because it is [raw](crate::Pty::raw) or because the child has made it so, knows no end
-/// of input, and nothing is said. Dropping does not wait for room: writing does, so it is there after a write, and may not be after a
+/// typed. A child that edits lines by itself, such as a shell at its prompt, is told once. A [raw](crate::Pty::raw) terminal knows no
+/// end of input, and nothing is said. Dropping does not wait for room: writing does, so it is there after a write, and may not be after a
 /// conversation that was broken off. A descriptor taken out of such an end says nothing and is non-blocking.
 ///
 /// ```

@@ -197,7 +197,8 @@ fn change(terminal: BorrowedFd<'_>, change: impl FnOnce(&mut Termios)) -> io::Re
 const DISABLED: u8 = if cfg!(target_os = "linux") { 0 } else { 0xff };
 
 /// What says the end of input when the last byte typed was this one (`None` if there was none): the end-of-file character, which
-/// hands over what was typed and means the end where nothing was; so twice inside a line. Empty where nothing can say it.
+/// hands over what was typed and means the end where nothing was; so twice inside a line. Once where a program edits lines by itself:
+/// it leaves signals to the terminal, and takes the character for the end at an empty line. Empty where nothing can say it.
 pub(crate) fn end_of_input(terminal: BorrowedFd<'_>, last: Option<u8>) -> io::Result<Vec<u8>> {
     let now = settings(terminal)?;
     Ok(end_words(&now, last))
@@ -208,7 +209,12 @@ fn end_words(now: &Termios, last: Option<u8>) -> Vec<u8> {
         now.control_chars.get(index as usize).copied().filter(|&character| character != DISABLED)
     };
     let end = special(SpecialCharacterIndices::VEOF);
-    let Some(end) = end.filter(|_| now.local_flags.contains(LocalFlags::ICANON)) else { return Vec::new() };
+    let (canonical, signals) = (LocalFlags::ICANON, LocalFlags::ISIG);
+    let end = end.filter(|_| now.local_flags.intersects(canonical | signals));
+    let Some(end) = end else { return Vec::new() };
+    if !now.local_flags.contains(canonical) {
+        return vec![end];
+    }
     let ends_line = |byte: u8| {
         let signals = [SpecialCharacterIndices::VINTR, SpecialCharacterIndices::VQUIT, SpecialCharacterIndices::VSUSP];
         byte == b'\n'
@@ -267,6 +273,13 @@ mod tests {
         .unwrap();
         assert_eq!(words(Some(3)), [0x1a, 0x1a]);
         assert_eq!(words(Some(b'\r')), [0x1a, 0x1a]);
+        // As programs do that edit lines by themselves.
+        change(pair.slave.as_fd(), |settings| {
+            settings.local_flags.remove(LocalFlags::ICANON);
+            settings.local_flags.insert(LocalFlags::ISIG);
+        })
+        .unwrap();
+        assert_eq!(words(Some(b'x')), [0x1a]);
         set_raw(pair.slave.as_fd(), true).unwrap();
         assert!(words(None).is_empty());
     }
