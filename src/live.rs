@@ -307,7 +307,7 @@ impl Watch for Begun<'_> {
         self.watch.end(place, stream)
     }
 
-    fn look(&mut self, talks: &mut [Talk<'_>]) -> Result<ControlFlow<()>, Error> {
+    fn look(&mut self, talks: &mut [Talk<'_>]) -> ControlFlow<()> {
         for talk in &mut *talks {
             talk.has_seen_enough |= self.flow.is_break();
         }
@@ -617,7 +617,8 @@ impl<'a> Lines<'a> {
         self
     }
 
-    /// The longest wait for a line, however much of it comes meanwhile. It is a failure that can be gone on after, without a loss. For ever by default.
+    /// The longest wait for a line, however much of it comes meanwhile. It is a failure that can be gone on after, without a loss.
+    /// For ever by default.
     pub fn timeout(mut self, timeout: Duration) -> Lines<'a> {
         self.reading.timeout = Some(timeout);
         self

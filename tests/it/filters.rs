@@ -1,7 +1,7 @@
 //! Functions between commands: whole data through any number of them, what fails, what waits, and what it costs.
 
 use crate::support::{Scratch, alone, children, fixture, fixture_path, wait_for};
-use crate::talk::{Leftover, cpu_time, noise, own_status, pattern, pids_in};
+use crate::talk::{Leftover, cpu_time, in_two_parts, noise, own_status, pattern, pids_in};
 use procession::{
     Cause, Command, Completeness, ErrorKind, Filter, Overflow, Pipeline, PipelineChild, Stdio, Stop, Stream,
 };
@@ -311,6 +311,14 @@ fn a_grandchild_that_holds_a_pipe_does_not_hold_up_the_rest() {
             assert!(output.stdout_lossy().ends_with("> half\n"), "what was read passes: {:?}", output.stdout_lossy());
             assert!(output.success());
         }
+        // Also if only the reader itself is waited for.
+        let scratch = Scratch::new();
+        let path = scratch.join("out");
+        let shared = held() | marking("> ") | cat().stdout(Stdio::write(&path));
+        assert!(shared.call().unwrap().success());
+        let text = std::fs::read(&path).unwrap();
+        let _leftover = Leftover(pids_in(&text, "> pid"));
+        assert!(text.ends_with(b"> half\n"), "{:?}", String::from_utf8_lossy(&text));
         let output = (held() | marking("> ")).output().unwrap();
         let _leftover = Leftover(pids_in(output.stdout(), "> pid"));
         assert!(matches!(output.captured_stdout().completeness(), Completeness::CutOff { .. }));
@@ -344,15 +352,26 @@ fn timeouts_and_stops_reach_every_stage() {
 #[test]
 fn what_a_filter_had_is_there_after_a_timeout() {
     alone!({
-        let mut child = piped(fixture("say-sleep").args(["one\ntw", "400", "o\n"]) | marking("> ") | cat());
-        let error = child.communicate_timeout((), SHORT).unwrap_err();
-        assert_eq!(error.output().stdout(), b"> one\n");
-        assert_eq!(child.communicate(()).unwrap().stdout(), b"> one\n> two\n");
-        let mut child = piped(fixture("say-sleep").args(["one\ntw", "400", "o\n"]) | marking("> "));
-        let error = child.communicate_timeout((), SHORT).unwrap_err();
-        assert_eq!(error.output().stdout(), b"> one\n");
-        let lines: Vec<_> = child.lines().map(|line| line.unwrap().text().into_owned()).collect();
-        assert_eq!(lines, ["> one", "> two"]);
+        let said = |behind: fn(Pipeline) -> Pipeline| {
+            let (command, hold) = in_two_parts("one\\ntw", "o\\n");
+            let mut child = piped(behind(command | marking("> ")));
+            let error = loop {
+                let error = child.communicate_timeout((), Duration::from_millis(20)).unwrap_err();
+                if !error.output().stdout().is_empty() {
+                    break error;
+                }
+            };
+            assert_eq!(error.output().stdout(), b"> one\n");
+            drop(hold);
+            child
+        };
+        for behind in [|pipeline: Pipeline| pipeline | cat(), |pipeline: Pipeline| pipeline] {
+            assert_eq!(said(behind).communicate(()).unwrap().stdout(), b"> one\n> two\n");
+            let mut child = said(behind);
+            let lines: Vec<_> = child.lines().map(|line| line.unwrap().text().into_owned()).collect();
+            assert_eq!(lines, ["> one", "> two"]);
+            assert!(child.wait().unwrap().success());
+        }
     });
 }
 

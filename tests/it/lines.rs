@@ -1,7 +1,7 @@
 //! Asking line by line and piece by piece: what is lent, what stays, and that nothing is lost or doubled.
 
 use crate::support::{alone, children, fixture, is_running, wait_for};
-use crate::talk::{Leftover, cpu_time, noise, own_status, pattern, pid_in};
+use crate::talk::{Leftover, cpu_time, in_two_parts, noise, own_status, pattern, pid_in, talk_until_it_wrote};
 use procession::{
     Cause, Child, Command, Completeness, ErrorKind, LineEnd, Lines, Newlines, Overflow, PipelineChild, Stdio, Stop,
     Stream, Text,
@@ -330,23 +330,23 @@ fn the_last_line_of_a_stream_does_not_wait_for_the_other() {
 #[test]
 fn a_conversation_that_timed_out_hands_out_everything_since_the_beginning() {
     alone!({
-        let say = || started(fixture("say-sleep").args(["one\ntwo\nhal", "300", "f\nend\n"]));
-        let mut child = say();
-        let error = child.communicate_timeout((), SHORT).unwrap_err();
-        assert_eq!(error.output().stdout(), b"one\ntwo\nhal");
-        assert_eq!(texts(child.lines()), ["one", "two", "half", "end"]);
+        let said = || {
+            let (command, hold) = in_two_parts("one\\ntwo\\nhal", "f\\nend\\n");
+            let mut child = started(command);
+            let error = talk_until_it_wrote(&mut child, 11);
+            assert_eq!(error.output().stdout(), b"one\ntwo\nhal");
+            drop(hold);
+            child
+        };
+        assert_eq!(texts(said().lines()), ["one", "two", "half", "end"]);
 
-        let mut child = say();
-        child.communicate_timeout((), SHORT).unwrap_err();
         let mut seen = Vec::new();
-        let output = child.for_each_line(|line| seen.push(line.text().into_owned())).unwrap();
+        let output = said().for_each_line(|line| seen.push(line.text().into_owned())).unwrap();
         assert_eq!(seen, ["one", "two", "half", "end"]);
         assert_eq!(output.stdout(), b"one\ntwo\nhalf\nend\n");
 
-        let mut child = say();
-        child.communicate_timeout((), SHORT).unwrap_err();
         let mut whole = Vec::new();
-        child.for_each_chunk(|_, bytes| whole.extend_from_slice(bytes)).unwrap();
+        said().for_each_chunk(|_, bytes| whole.extend_from_slice(bytes)).unwrap();
         assert_eq!(whole, b"one\ntwo\nhalf\nend\n");
     });
 }

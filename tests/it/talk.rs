@@ -5,7 +5,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal as Number, kill};
 use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, Uid, setresuid};
-use procession::{PipeReader, SpawnRoute};
+use procession::{Child, Command, Error, PipeReader, PipeWriter, SpawnRoute};
 use std::fs;
 use std::io::Read;
 use std::time::Duration;
@@ -44,6 +44,24 @@ pub fn line(reader: &mut PipeReader) -> String {
 pub fn pid_in(line: &str) -> u32 {
     let word = line.split_whitespace().last().unwrap_or_default();
     word.parse().unwrap_or_else(|_| panic!("no pid in {line:?}"))
+}
+
+/// A shell that writes the first text, waits for the other end of a pipe to be dropped, and writes the second.
+pub fn in_two_parts(before: &str, after: &str) -> (Command, PipeWriter) {
+    let (reader, writer) = procession::pipe().unwrap();
+    let script = format!("printf '{before}'; read x <&3; printf '{after}'");
+    (Command::shell(script).fd(3, reader), writer)
+}
+
+/// Talks to the child until it has written so much.
+pub fn talk_until_it_wrote(child: &mut Child, count: u64) -> Error {
+    loop {
+        let error = child.communicate_timeout((), Duration::from_millis(20)).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        if error.output().captured_stdout().total() >= count {
+            return error;
+        }
+    }
 }
 
 /// The pids in all lines that begin with `word`.
