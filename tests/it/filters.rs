@@ -1,7 +1,7 @@
 //! Functions between commands: whole data through any number of them, what fails, what waits, and what it costs.
 
 use crate::support::{Scratch, alone, children, fixture, fixture_path, wait_for};
-use crate::talk::{Leftover, cpu_time, in_two_parts, noise, own_status, pattern, pids_in};
+use crate::talk::{Leftover, cpu_time, in_two_parts, noise, own_status, pattern, pids_in, with_descriptor};
 use procession::{
     Cause, Command, Completeness, ErrorKind, Filter, Overflow, Pipeline, PipelineChild, Stdio, Stop, Stream,
 };
@@ -387,6 +387,17 @@ fn a_spawned_pipeline_with_filters_is_waited_for_and_dropped() {
             (large.clone() | same() | fixture("exit").arg("3")).spawn().unwrap().wait().unwrap().code(),
             Some(3)
         );
+        // And written by us if it would be inherited.
+        let scratch = Scratch::new();
+        let shown = std::fs::File::create(scratch.join("shown")).unwrap();
+        with_descriptor(1, &shown, || {
+            let last = || fixture("echo").arg("x") | marking("> ");
+            assert!(last().spawn().unwrap().wait().unwrap().success());
+            assert!(last().call().unwrap().success());
+            assert!(last().stdout(Stdio::piped()).spawn().unwrap().wait().unwrap().success());
+            assert_eq!(last().check_output().unwrap(), b"> x\n");
+        });
+        assert_eq!(std::fs::read(scratch.join("shown")).unwrap(), b"> x\n> x\n");
         let mut child = (large | same() | cat()).stdout(Stdio::piped()).spawn().unwrap();
         assert!(child.stdout.is_some(), "no filter stands behind it");
         drop(child.stdout.take());

@@ -190,6 +190,19 @@ fn bytes_that_are_no_text_stop_the_tree_and_are_in_the_record() {
     });
 }
 
+#[test]
+fn bytes_that_were_read_before_and_are_no_text_stop_it_at_once() {
+    alone!({
+        let mut child = started(Command::shell("printf 'good\\n\\377 bad\\n'; exec sleep 60"));
+        assert_eq!(child.lines().next().unwrap().unwrap().text(), "good");
+        let before = Instant::now();
+        let error = child.for_each_text(|_, _| ()).unwrap_err();
+        assert_eq!((error.kind(), error.output().cause()), (ErrorKind::Decode, Cause::Stopped));
+        assert!(before.elapsed() < Duration::from_secs(30));
+        assert_eq!(error.output().stdout(), b"\xff bad\n");
+    });
+}
+
 /// Takes the rest of what a child writes in ways that change, and returns all of it.
 fn by_turns(child: &mut Child, mut state: usize) -> Vec<u8> {
     let mut whole = Vec::new();

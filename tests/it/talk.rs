@@ -7,7 +7,8 @@ use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, Uid, setresuid};
 use procession::{Child, Command, Error, PipeReader, PipeWriter, SpawnRoute};
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// What the helper program writes when it writes a pattern.
@@ -117,4 +118,20 @@ pub fn without_rights(body: impl FnOnce()) {
 fn stay_readable() {
     // SAFETY: an integer argument.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+}
+
+/// Runs the body while a descriptor of this program is another.
+pub fn with_descriptor<T>(number: i32, other: impl AsFd, body: impl FnOnce() -> T) -> T {
+    io::stdout().flush().unwrap();
+    // SAFETY: integer arguments.
+    let before = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 10) };
+    assert!(before > 0);
+    // SAFETY: integer arguments.
+    assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    // SAFETY: integer arguments; the copy was made above.
+    assert_eq!(unsafe { libc::dup2(before, number) }, number);
+    // SAFETY: made above and nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(before) });
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -112,6 +112,11 @@ fn those_of_all_stages_are_one() {
         let seen: Vec<_> = pieces.iter().map(|piece| String::from_utf8_lossy(piece.bytes()).into_owned()).collect();
         assert_eq!(seen.len(), 4);
         assert!(seen.contains(&"data\n".to_owned()));
+        assert!(pieces.iter().all(|piece| match piece.bytes() {
+            b"first\n" => piece.stage() == 0,
+            b"second\n" => piece.stage() == 1,
+            _ => piece.stage() == 2,
+        }));
         let errors: Vec<_> = seen.iter().filter(|text| *text != "data\n").collect();
         assert_eq!(errors, ["first\n", "second\n", "third\n"]);
         assert!(pieces.windows(2).all(|two| two[0].at() <= two[1].at()));
