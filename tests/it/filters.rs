@@ -38,6 +38,16 @@ fn counting() -> (Filter, Arc<AtomicUsize>) {
     (filter, total)
 }
 
+/// A hundred for each.
+fn expanding() -> Filter {
+    Filter::new(|piece, out| {
+        for byte in piece.unwrap_or_default() {
+            out.extend_from_slice(&[*byte; 100]);
+        }
+        Ok(())
+    })
+}
+
 fn dropping() -> Filter {
     Filter::keep_lines(|_| false)
 }
@@ -147,15 +157,6 @@ fn a_gibibyte_needs_little_memory() {
 #[test]
 fn what_grows_and_what_vanishes_on_the_way() {
     alone!({
-        // A hundred for each.
-        let expanding = || {
-            Filter::new(|piece, out| {
-                for byte in piece.unwrap_or_default() {
-                    out.extend_from_slice(&[*byte; 100]);
-                }
-                Ok(())
-            })
-        };
         let size = 300_000;
         let source = fixture("spew").arg(size.to_string());
         let before = own_status("VmHWM");
@@ -478,6 +479,34 @@ fn errors_of_all_stages_come_by() {
 }
 
 #[test]
+fn a_spawned_pipeline_with_filters_is_fed_and_left_and_gone_on_with() {
+    alone!({
+        let bytes: Vec<u8> = (0..200_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+        for pipeline in [cat() | same() | cat() | marking("") | cat(), cat() | marking("") | cat() | same()] {
+            let mut child = piped(pipeline);
+            child.feed(bytes.clone()).unwrap();
+            let mut whole = Vec::new();
+            for round in 0..30 {
+                for line in child.lines().take(round * 10) {
+                    whole.extend_from_slice(line.unwrap().bytes());
+                    whole.push(b'\n');
+                }
+                // Pieces up to the end of a line.
+                let mut chunks = child.chunks();
+                while !whole.ends_with(b"\n") || round % 3 == 0 && whole.len() % 2 == 0 {
+                    whole.extend_from_slice(chunks.next_chunk().unwrap().unwrap().1);
+                }
+                drop(chunks);
+                let _ = child.communicate_timeout((), Duration::ZERO);
+            }
+            whole.extend(child.lines().only(Stream::Stdout).flat_map(|line| [line.unwrap().bytes(), b"\n"].concat()));
+            assert!(whole == bytes);
+            assert!(child.wait().unwrap().success());
+        }
+    });
+}
+
+#[test]
 fn fifty_stages_by_turns() {
     alone!({
         let mut pipeline = Pipeline::from_iter([cat()]);
@@ -504,6 +533,11 @@ fn waiting_with_filters_costs_nothing() {
         let before = cpu_time();
         paused.timeout(LONG).output().unwrap();
         assert!(cpu_time() - before < Duration::from_millis(500), "{:?}", cpu_time() - before);
+        // And what it made is more than is wanted for now.
+        let grown = fixture("spew").arg("60000") | expanding() | fixture("late-read").arg("1500") | fixture("count");
+        let before = cpu_time();
+        grown.timeout(LONG).output().unwrap();
+        assert!(cpu_time() - before < Duration::from_millis(700), "{:?}", cpu_time() - before);
         // And one whose output has ended lives on.
         let before = cpu_time();
         (fixture("close-out").arg("1500") | same() | cat()).timeout(LONG).output().unwrap();

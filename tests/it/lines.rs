@@ -497,7 +497,15 @@ fn more_unread_than_the_limit_allows_is_a_failure_and_what_was_read_comes_first(
         assert!(!is_running(pid), "it was stopped");
         let rest: Vec<u8> = child.lines().flat_map(|line| line.unwrap().into_bytes()).collect();
         assert!(rest.len() > MIB && rest == pattern(rest.len()), "{}", rest.len());
+        // What was too much to be left unread may be dropped by whoever goes on.
+        let mut child = started(fixture("lines").arg("50000").capture_limit(1000, Overflow::Head));
+        assert_eq!(child.lines().next().unwrap().unwrap().text(), "line 0");
+        let output = child.communicate(()).unwrap();
+        assert!(output.success() && output.stdout().starts_with(b"line 1\n") && output.stdout().len() == 1000);
+        assert!(!output.is_complete(), "some of it nobody has seen");
         // Whoever takes what comes has no such limit.
+        let mut child = started(fixture("lines").arg("50000").capture_limit(1000, Overflow::Fail));
+        assert_eq!(child.lines().map(Result::unwrap).count(), 50_000);
         let mut child = started(fixture("spew").arg((8 * MIB).to_string()).capture_limit(MIB, Overflow::Fail));
         let whole: Vec<u8> = child.chunks().flat_map(|chunk| chunk.unwrap().1).collect();
         assert!(whole == pattern(8 * MIB));

@@ -382,6 +382,19 @@ fn what_a_slow_target_does_not_take_in_time_is_told() {
 }
 
 #[test]
+fn what_a_child_wrote_while_a_target_blocked_is_in_the_record() {
+    alone!({
+        let (_reader, writer) = full_pipe();
+        let both =
+            fixture("bytes").args(["616263", "646566"]).timeout(Duration::from_millis(500)).tee(Target::stdout());
+        let error = with_descriptor(1, &writer, || both.output()).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(error.output().stdout(), b"abcdef");
+        assert!(error.output().is_complete());
+    });
+}
+
+#[test]
 fn a_slow_target_gets_everything() {
     alone!({
         let (mut reader, writer) = full_pipe();
