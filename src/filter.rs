@@ -199,6 +199,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_off_is_no_end_and_leaves_nothing_in_the_filters() {
+        let mut sieve = Sieve::new(vec![OpenFilter::new(&Filter::map_lines(|line| [b"> ", line].concat()), 1024)]);
+        let (mut all, mut chunks) = (Vec::new(), [&b"one\nha"[..], b"lf"].into_iter());
+        let mut read = |buffer: &mut Vec<u8>, _| {
+            let chunk = chunks.next().ok_or(io::ErrorKind::WouldBlock)?;
+            buffer.extend_from_slice(chunk);
+            Ok(chunk.len())
+        };
+        assert_eq!(sieve.read(&mut all, 3, &mut read).unwrap(), 3);
+        sieve.cut_off();
+        sieve.cut_off();
+        assert!(sieve.has_passed());
+        while sieve.has_passed() {
+            sieve.read(&mut all, 100, &mut read).unwrap();
+        }
+        assert_eq!(all, b"> one\n> ha\n");
+        let end = sieve.read(&mut all, 100, &mut read).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::WouldBlock, "it has not ended");
+    }
+
+    #[test]
     fn a_failure_is_kept_and_ends_the_stream() {
         let fails = Filter::new(|piece, _| if piece.is_some() { Err(io::Error::other("no")) } else { Ok(()) });
         assert_eq!(through(&[fails], &[b"a"], 10).unwrap_err().to_string(), "no");

@@ -146,7 +146,8 @@ impl Command {
     /// ```
     ///
     /// # Errors
-    /// As [`output`](Self::output).
+    /// As [`output`](Self::output). Where a line end cannot be found among the bytes (UTF-16) they are decoded first: if they are no
+    /// text then, and [`text`](Self::text) says that this is an error, the process is stopped.
     ///
     /// # Panics
     /// If the function does; the process is stopped then.
@@ -472,7 +473,7 @@ impl Child {
     }
 
     /// Gives input to the child that is written while its output is read, by whatever reads it next: [`lines`](Self::lines),
-    /// [`chunks`](Self::chunks) or a conversation. Standard input is closed behind it.
+    /// [`chunks`](Self::chunks) or a conversation; [`wait`](Self::wait) alone writes nothing. Standard input is closed behind it.
     ///
     /// ```
     /// use procession::Command;
@@ -617,7 +618,8 @@ impl<'a> Lines<'a> {
         self
     }
 
-    /// The longest wait for a line, however much of it comes meanwhile. It is a failure that can be gone on after, without a loss. For ever by default.
+    /// The longest wait for a line, however much of it comes meanwhile. It is a failure that can be gone on after, without a loss.
+    /// For ever by default.
     pub fn timeout(mut self, timeout: Duration) -> Lines<'a> {
         self.reading.timeout = Some(timeout);
         self

@@ -543,18 +543,27 @@ impl Sink {
         if self.state == State::NotCaptured {
             return;
         }
-        if let Some(live) = self.live.take() {
-            let taken = self.tail.len() - live.unread;
-            self.tail.drain(..taken);
-            self.dropped += taken as u64;
-        } else {
-            self.trim();
-        }
+        let was_live = match self.live.take() {
+            Some(live) => {
+                let taken = self.tail.len() - live.unread;
+                self.tail.drain(..taken);
+                self.dropped += taken as u64;
+                true
+            }
+            None => {
+                self.trim();
+                false
+            }
+        };
         self.shown = false;
         let before = (self.head_max, self.tail_max);
         self.limit(limit);
         if before != (self.head_max, self.tail_max) {
             self.refit();
+        }
+        if was_live {
+            // What was too much to be left unread need not be too much to be kept.
+            self.overflowed = self.fails && !self.tail.is_empty();
         }
     }
 
@@ -598,6 +607,7 @@ impl Sink {
         (self.head_max, self.tail_max) = (0, CONTEXT);
         self.fails = false;
         self.shown = true;
+        self.overflowed = self.unread().len() > unread_max;
     }
 
     fn unread(&self) -> &[u8] {
@@ -1015,6 +1025,28 @@ mod tests {
         assert_eq!(machine.overflowed(), None);
         machine.take(Stream::Stdout, 100);
         assert_eq!(machine.unread(Stream::Stdout), b"");
+    }
+
+    #[test]
+    fn what_was_too_much_unread_is_judged_anew_when_it_is_kept() {
+        for (overflow, expected) in
+            [(Overflow::Fail, Some(Stream::Stdout)), (Overflow::Head, None), (Overflow::Tail, None)]
+        {
+            let mut machine = machine(10, overflow.clone());
+            machine.hand_out(Stream::Stdout, 10);
+            push(&mut machine, &[0; 20]);
+            machine.take(Stream::Stdout, 5);
+            assert_eq!(machine.overflowed(), Some(Stream::Stdout));
+            machine.keep(Stream::Stdout, &limit(10, overflow.clone()));
+            assert_eq!(machine.overflowed(), expected, "{overflow:?}");
+            let [captured, _] = machine.into_captured();
+            assert_eq!((captured.bytes.len(), captured.dropped), (10, 10));
+        }
+        let mut machine = machine(10, Overflow::Fail);
+        machine.hand_out(Stream::Stdout, 10);
+        push(&mut machine, &[0; 20]);
+        machine.hand_out(Stream::Stdout, usize::MAX);
+        assert_eq!(machine.overflowed(), None);
     }
 
     #[test]

@@ -392,10 +392,10 @@ impl Pipeline {
                     let text = "stdout of a pipeline that ends in a filter goes through us: use `tee_stdout` on its last command";
                     return Err(failed(Error::invalid(text)));
                 }
-                let terminal = chosen.filter(Stdio::is_pty);
                 // What would be inherited is written by us.
-                let inherits = streams == Some(Streams::Shared) && !stage.has_own_target(Stream::Stdout);
-                shown = (inherits && terminal.is_none()).then(|| stage.clone().tee_stdout(Target::stdout()));
+                let inherits = !collects && chosen.is_none() && !stage.has_own_target(Stream::Stdout);
+                let terminal = chosen.filter(Stdio::is_pty);
+                shown = inherits.then(|| stage.clone().tee_stdout(Target::stdout()));
                 terminal.or_else(|| Some(Stdio::piped()))
             };
             let stderr = stage.chosen_stream(2).or_else(|| collects.then(Stdio::piped));

@@ -1,7 +1,7 @@
 //! Functions between commands: whole data through any number of them, what fails, what waits, and what it costs.
 
 use crate::support::{Scratch, alone, children, fixture, fixture_path, wait_for};
-use crate::talk::{Leftover, cpu_time, noise, own_status, pattern, pids_in};
+use crate::talk::{Leftover, cpu_time, in_two_parts, noise, own_status, pattern, pids_in, with_descriptor};
 use procession::{
     Cause, Command, Completeness, ErrorKind, Filter, Overflow, Pipeline, PipelineChild, Stdio, Stop, Stream,
 };
@@ -36,6 +36,16 @@ fn counting() -> (Filter, Arc<AtomicUsize>) {
         Ok(())
     });
     (filter, total)
+}
+
+/// A hundred for each.
+fn expanding() -> Filter {
+    Filter::new(|piece, out| {
+        for byte in piece.unwrap_or_default() {
+            out.extend_from_slice(&[*byte; 100]);
+        }
+        Ok(())
+    })
 }
 
 fn dropping() -> Filter {
@@ -147,15 +157,6 @@ fn a_gibibyte_needs_little_memory() {
 #[test]
 fn what_grows_and_what_vanishes_on_the_way() {
     alone!({
-        // A hundred for each.
-        let expanding = || {
-            Filter::new(|piece, out| {
-                for byte in piece.unwrap_or_default() {
-                    out.extend_from_slice(&[*byte; 100]);
-                }
-                Ok(())
-            })
-        };
         let size = 300_000;
         let source = fixture("spew").arg(size.to_string());
         let before = own_status("VmHWM");
@@ -311,6 +312,14 @@ fn a_grandchild_that_holds_a_pipe_does_not_hold_up_the_rest() {
             assert!(output.stdout_lossy().ends_with("> half\n"), "what was read passes: {:?}", output.stdout_lossy());
             assert!(output.success());
         }
+        // Also if only the reader itself is waited for.
+        let scratch = Scratch::new();
+        let path = scratch.join("out");
+        let shared = held() | marking("> ") | cat().stdout(Stdio::write(&path));
+        assert!(shared.call().unwrap().success());
+        let text = std::fs::read(&path).unwrap();
+        let _leftover = Leftover(pids_in(&text, "> pid"));
+        assert!(text.ends_with(b"> half\n"), "{:?}", String::from_utf8_lossy(&text));
         let output = (held() | marking("> ")).output().unwrap();
         let _leftover = Leftover(pids_in(output.stdout(), "> pid"));
         assert!(matches!(output.captured_stdout().completeness(), Completeness::CutOff { .. }));
@@ -344,15 +353,26 @@ fn timeouts_and_stops_reach_every_stage() {
 #[test]
 fn what_a_filter_had_is_there_after_a_timeout() {
     alone!({
-        let mut child = piped(fixture("say-sleep").args(["one\ntw", "400", "o\n"]) | marking("> ") | cat());
-        let error = child.communicate_timeout((), SHORT).unwrap_err();
-        assert_eq!(error.output().stdout(), b"> one\n");
-        assert_eq!(child.communicate(()).unwrap().stdout(), b"> one\n> two\n");
-        let mut child = piped(fixture("say-sleep").args(["one\ntw", "400", "o\n"]) | marking("> "));
-        let error = child.communicate_timeout((), SHORT).unwrap_err();
-        assert_eq!(error.output().stdout(), b"> one\n");
-        let lines: Vec<_> = child.lines().map(|line| line.unwrap().text().into_owned()).collect();
-        assert_eq!(lines, ["> one", "> two"]);
+        let said = |behind: fn(Pipeline) -> Pipeline| {
+            let (command, hold) = in_two_parts("one\\ntw", "o\\n");
+            let mut child = piped(behind(command | marking("> ")));
+            let error = loop {
+                let error = child.communicate_timeout((), Duration::from_millis(20)).unwrap_err();
+                if !error.output().stdout().is_empty() {
+                    break error;
+                }
+            };
+            assert_eq!(error.output().stdout(), b"> one\n");
+            drop(hold);
+            child
+        };
+        for behind in [|pipeline: Pipeline| pipeline | cat(), |pipeline: Pipeline| pipeline] {
+            assert_eq!(said(behind).communicate(()).unwrap().stdout(), b"> one\n> two\n");
+            let mut child = said(behind);
+            let lines: Vec<_> = child.lines().map(|line| line.unwrap().text().into_owned()).collect();
+            assert_eq!(lines, ["> one", "> two"]);
+            assert!(child.wait().unwrap().success());
+        }
     });
 }
 
@@ -368,6 +388,17 @@ fn a_spawned_pipeline_with_filters_is_waited_for_and_dropped() {
             (large.clone() | same() | fixture("exit").arg("3")).spawn().unwrap().wait().unwrap().code(),
             Some(3)
         );
+        // And written by us if it would be inherited.
+        let scratch = Scratch::new();
+        let shown = std::fs::File::create(scratch.join("shown")).unwrap();
+        with_descriptor(1, &shown, || {
+            let last = || fixture("echo").arg("x") | marking("> ");
+            assert!(last().spawn().unwrap().wait().unwrap().success());
+            assert!(last().call().unwrap().success());
+            assert!(last().stdout(Stdio::piped()).spawn().unwrap().wait().unwrap().success());
+            assert_eq!(last().check_output().unwrap(), b"> x\n");
+        });
+        assert_eq!(std::fs::read(scratch.join("shown")).unwrap(), b"> x\n> x\n");
         let mut child = (large | same() | cat()).stdout(Stdio::piped()).spawn().unwrap();
         assert!(child.stdout.is_some(), "no filter stands behind it");
         drop(child.stdout.take());
@@ -448,6 +479,34 @@ fn errors_of_all_stages_come_by() {
 }
 
 #[test]
+fn a_spawned_pipeline_with_filters_is_fed_and_left_and_gone_on_with() {
+    alone!({
+        let bytes: Vec<u8> = (0..200_000).flat_map(|number| format!("line {number}\n").into_bytes()).collect();
+        for pipeline in [cat() | same() | cat() | marking("") | cat(), cat() | marking("") | cat() | same()] {
+            let mut child = piped(pipeline);
+            child.feed(bytes.clone()).unwrap();
+            let mut whole = Vec::new();
+            for round in 0..30 {
+                for line in child.lines().take(round * 10) {
+                    whole.extend_from_slice(line.unwrap().bytes());
+                    whole.push(b'\n');
+                }
+                // Pieces up to the end of a line.
+                let mut chunks = child.chunks();
+                while !whole.ends_with(b"\n") || round % 3 == 0 && whole.len() % 2 == 0 {
+                    whole.extend_from_slice(chunks.next_chunk().unwrap().unwrap().1);
+                }
+                drop(chunks);
+                let _ = child.communicate_timeout((), Duration::ZERO);
+            }
+            whole.extend(child.lines().only(Stream::Stdout).flat_map(|line| [line.unwrap().bytes(), b"\n"].concat()));
+            assert!(whole == bytes);
+            assert!(child.wait().unwrap().success());
+        }
+    });
+}
+
+#[test]
 fn fifty_stages_by_turns() {
     alone!({
         let mut pipeline = Pipeline::from_iter([cat()]);
@@ -474,6 +533,11 @@ fn waiting_with_filters_costs_nothing() {
         let before = cpu_time();
         paused.timeout(LONG).output().unwrap();
         assert!(cpu_time() - before < Duration::from_millis(500), "{:?}", cpu_time() - before);
+        // And what it made is more than is wanted for now.
+        let grown = fixture("spew").arg("60000") | expanding() | fixture("late-read").arg("1500") | fixture("count");
+        let before = cpu_time();
+        grown.timeout(LONG).output().unwrap();
+        assert!(cpu_time() - before < Duration::from_millis(700), "{:?}", cpu_time() - before);
         // And one whose output has ended lives on.
         let before = cpu_time();
         (fixture("close-out").arg("1500") | same() | cat()).timeout(LONG).output().unwrap();

@@ -1,7 +1,7 @@
 //! Asking line by line and piece by piece: what is lent, what stays, and that nothing is lost or doubled.
 
 use crate::support::{alone, children, fixture, is_running, wait_for};
-use crate::talk::{Leftover, cpu_time, noise, own_status, pattern, pid_in};
+use crate::talk::{Leftover, cpu_time, in_two_parts, noise, own_status, pattern, pid_in, talk_until_it_wrote};
 use procession::{
     Cause, Child, Command, Completeness, ErrorKind, LineEnd, Lines, Newlines, Overflow, PipelineChild, Stdio, Stop,
     Stream, Text,
@@ -190,6 +190,19 @@ fn bytes_that_are_no_text_stop_the_tree_and_are_in_the_record() {
     });
 }
 
+#[test]
+fn bytes_that_were_read_before_and_are_no_text_stop_it_at_once() {
+    alone!({
+        let mut child = started(Command::shell("printf 'good\\n\\377 bad\\n'; exec sleep 60"));
+        assert_eq!(child.lines().next().unwrap().unwrap().text(), "good");
+        let before = Instant::now();
+        let error = child.for_each_text(|_, _| ()).unwrap_err();
+        assert_eq!((error.kind(), error.output().cause()), (ErrorKind::Decode, Cause::Stopped));
+        assert!(before.elapsed() < Duration::from_secs(30));
+        assert_eq!(error.output().stdout(), b"\xff bad\n");
+    });
+}
+
 /// Takes the rest of what a child writes in ways that change, and returns all of it.
 fn by_turns(child: &mut Child, mut state: usize) -> Vec<u8> {
     let mut whole = Vec::new();
@@ -330,23 +343,23 @@ fn the_last_line_of_a_stream_does_not_wait_for_the_other() {
 #[test]
 fn a_conversation_that_timed_out_hands_out_everything_since_the_beginning() {
     alone!({
-        let say = || started(fixture("say-sleep").args(["one\ntwo\nhal", "300", "f\nend\n"]));
-        let mut child = say();
-        let error = child.communicate_timeout((), SHORT).unwrap_err();
-        assert_eq!(error.output().stdout(), b"one\ntwo\nhal");
-        assert_eq!(texts(child.lines()), ["one", "two", "half", "end"]);
+        let said = || {
+            let (command, hold) = in_two_parts("one\\ntwo\\nhal", "f\\nend\\n");
+            let mut child = started(command);
+            let error = talk_until_it_wrote(&mut child, 11);
+            assert_eq!(error.output().stdout(), b"one\ntwo\nhal");
+            drop(hold);
+            child
+        };
+        assert_eq!(texts(said().lines()), ["one", "two", "half", "end"]);
 
-        let mut child = say();
-        child.communicate_timeout((), SHORT).unwrap_err();
         let mut seen = Vec::new();
-        let output = child.for_each_line(|line| seen.push(line.text().into_owned())).unwrap();
+        let output = said().for_each_line(|line| seen.push(line.text().into_owned())).unwrap();
         assert_eq!(seen, ["one", "two", "half", "end"]);
         assert_eq!(output.stdout(), b"one\ntwo\nhalf\nend\n");
 
-        let mut child = say();
-        child.communicate_timeout((), SHORT).unwrap_err();
         let mut whole = Vec::new();
-        child.for_each_chunk(|_, bytes| whole.extend_from_slice(bytes)).unwrap();
+        said().for_each_chunk(|_, bytes| whole.extend_from_slice(bytes)).unwrap();
         assert_eq!(whole, b"one\ntwo\nhalf\nend\n");
     });
 }
@@ -484,7 +497,15 @@ fn more_unread_than_the_limit_allows_is_a_failure_and_what_was_read_comes_first(
         assert!(!is_running(pid), "it was stopped");
         let rest: Vec<u8> = child.lines().flat_map(|line| line.unwrap().into_bytes()).collect();
         assert!(rest.len() > MIB && rest == pattern(rest.len()), "{}", rest.len());
+        // What was too much to be left unread may be dropped by whoever goes on.
+        let mut child = started(fixture("lines").arg("50000").capture_limit(1000, Overflow::Head));
+        assert_eq!(child.lines().next().unwrap().unwrap().text(), "line 0");
+        let output = child.communicate(()).unwrap();
+        assert!(output.success() && output.stdout().starts_with(b"line 1\n") && output.stdout().len() == 1000);
+        assert!(!output.is_complete(), "some of it nobody has seen");
         // Whoever takes what comes has no such limit.
+        let mut child = started(fixture("lines").arg("50000").capture_limit(1000, Overflow::Fail));
+        assert_eq!(child.lines().map(Result::unwrap).count(), 50_000);
         let mut child = started(fixture("spew").arg((8 * MIB).to_string()).capture_limit(MIB, Overflow::Fail));
         let whole: Vec<u8> = child.chunks().flat_map(|chunk| chunk.unwrap().1).collect();
         assert!(whole == pattern(8 * MIB));

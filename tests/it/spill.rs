@@ -1,7 +1,7 @@
 //! What memory does not hold: how much is kept, where the rest goes, and what that costs.
 
 use crate::support::{Scratch, alone, children, done_as_nobody, fixture, is_root};
-use crate::talk::{noise, own_status, pattern};
+use crate::talk::{in_two_parts, noise, own_status, pattern, talk_until_it_wrote};
 use procession::{Command, ErrorKind, Overflow, Stdio, Stop, Stream};
 use std::ffi::CString;
 use std::fs;
@@ -147,12 +147,13 @@ fn a_conversation_that_timed_out_goes_on_into_the_same_file() {
     alone!({
         let scratch = Scratch::new();
         let path = scratch.join("out");
-        let slow = fixture("say-sleep").args(["0123456789", "400", "abcdefghij"]);
-        let mut child = slow.capture_limit(5, Overflow::Spill(path.clone())).pipe_all().spawn().unwrap();
-        let error = child.communicate_timeout((), Duration::from_millis(100)).unwrap_err();
+        let (command, hold) = in_two_parts("0123456789", "abcdefghij");
+        let mut child = command.capture_limit(5, Overflow::Spill(path.clone())).pipe_all().spawn().unwrap();
+        let error = talk_until_it_wrote(&mut child, 10);
         assert_eq!(error.output().stdout(), b"01234");
         assert_eq!(error.output().captured_stdout().spilled(), Some(&*path));
         assert_eq!(fs::read(&path).unwrap(), b"0123456789");
+        drop(hold);
         let output = child.communicate(()).unwrap();
         assert_eq!((output.stdout(), output.captured_stdout().total()), (&b"01234"[..], 20));
         assert_eq!(fs::read(&path).unwrap(), b"0123456789abcdefghij");
@@ -165,9 +166,10 @@ fn the_file_stays_whole_when_the_rest_is_handed_out() {
     alone!({
         let scratch = Scratch::new();
         let path = scratch.join("out");
-        let slow = fixture("say-sleep").args(["01\n3456789\n", "400", "abc\n"]);
-        let mut child = slow.capture_limit(5, Overflow::Spill(path.clone())).pipe_all().spawn().unwrap();
-        child.communicate_timeout((), Duration::from_millis(100)).unwrap_err();
+        let (command, hold) = in_two_parts("01\\n3456789\\n", "abc\\n");
+        let mut child = command.capture_limit(5, Overflow::Spill(path.clone())).pipe_all().spawn().unwrap();
+        talk_until_it_wrote(&mut child, 11);
+        drop(hold);
         let rest: Vec<_> = child.lines().only(Stream::Stdout).map(|line| line.unwrap().text().into_owned()).collect();
         assert!(rest.last().unwrap().ends_with("abc"), "{rest:?}");
         let output = child.communicate(()).unwrap();

@@ -1,12 +1,12 @@
 //! Who else gets what a child writes: that the copies are whole, decorated as said, and that a target that fails or blocks is told.
 
 use crate::support::{Scratch, alone, children, fixture, fixture_path, is_running, wait_for};
-use crate::talk::{cpu_time, noise, pattern, pid_in};
+use crate::talk::{cpu_time, noise, pattern, pid_in, with_descriptor};
 use nix::sys::signal::{SigHandler, Signal as Number, signal};
 use procession::{Cause, Clock, Command, ErrorKind, Filter, Output, PipeReader, Stdio, Stop, Stream, Target};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,22 +25,6 @@ fn bytes(log: &Log) -> Vec<u8> {
 
 fn text(log: &Log) -> String {
     String::from_utf8(bytes(log)).unwrap()
-}
-
-/// Runs the body while a descriptor of this program is another.
-fn with_descriptor<T>(number: i32, other: impl AsFd, body: impl FnOnce() -> T) -> T {
-    io::stdout().flush().unwrap();
-    // SAFETY: integer arguments.
-    let before = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 10) };
-    assert!(before > 0);
-    // SAFETY: integer arguments.
-    assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-    // SAFETY: integer arguments; the copy was made above.
-    assert_eq!(unsafe { libc::dup2(before, number) }, number);
-    // SAFETY: made above and nobody else's.
-    drop(unsafe { OwnedFd::from_raw_fd(before) });
-    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A pipe in which there is room for nothing.
@@ -176,17 +160,25 @@ fn lines_are_stamped_and_marked() {
 
         let copy = log();
         let target = Target::writer(Arc::clone(&copy)).timestamps(Clock::Utc);
-        let output = fixture("echo").arg("now").tee(target).output().unwrap();
-        let seconds =
-            |moment: std::time::SystemTime| moment.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() / 1000;
-        let line = String::from_utf8(bytes(&copy)).unwrap();
-        assert!(line.ends_with("Z now\n") && line.len() == 24 + 5, "{line:?}");
-        assert_eq!(line.find('T'), Some(10));
-        // The day's second, which needs no calendar.
-        let number = |range: std::ops::Range<usize>| line[range].parse::<u128>().unwrap();
-        let second = number(11..13) * 3600 + number(14..16) * 60 + number(17..19);
-        let (from, until) = (seconds(output.started().unwrap()) % 86400, seconds(output.ended().unwrap()) % 86400);
-        assert!(from > until || (from..=until + 1).contains(&second), "{line} {from} {until}");
+        let output = fixture("say-sleep").args(["now\n", "1100", "then\n"]).tee(target).output().unwrap();
+        let millis = |moment: std::time::SystemTime| moment.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let (from, until) = (millis(output.started().unwrap()), millis(output.ended().unwrap()));
+        let text = crate::tee::text(&copy);
+        // The day's millisecond, which needs no calendar.
+        let moment = |line: &str| {
+            assert_eq!((line.find('T'), line.find("Z ")), (Some(10), Some(23)), "{line:?}");
+            let number = |range: std::ops::Range<usize>| line[range].parse::<u128>().unwrap();
+            ((number(11..13) * 60 + number(14..16)) * 60 + number(17..19)) * 1000 + number(20..23)
+        };
+        let moments: Vec<u128> = text.lines().map(moment).collect();
+        assert!(text.ends_with("Z then\n") && moments.len() == 2, "{text}");
+        const DAY: u128 = 86_400_000;
+        if from / DAY == until / DAY {
+            assert!(
+                moments[0] + 1000 >= from % DAY && moments[0] + 1100 <= moments[1] && moments[1] <= until % DAY,
+                "{text}"
+            );
+        }
     });
 }
 
@@ -386,6 +378,19 @@ fn what_a_slow_target_does_not_take_in_time_is_told() {
         let error = with_descriptor(1, &writer, || quick.output()).unwrap_err();
         assert_eq!(error.output().stdout(), b"x\n");
         assert!(error.to_string().contains("tee to stdout") && error.is_timeout(), "{error}");
+    });
+}
+
+#[test]
+fn what_a_child_wrote_while_a_target_blocked_is_in_the_record() {
+    alone!({
+        let (_reader, writer) = full_pipe();
+        let both =
+            fixture("bytes").args(["616263", "646566"]).timeout(Duration::from_millis(500)).tee(Target::stdout());
+        let error = with_descriptor(1, &writer, || both.output()).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        assert_eq!(error.output().stdout(), b"abcdef");
+        assert!(error.output().is_complete());
     });
 }
 

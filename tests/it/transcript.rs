@@ -1,7 +1,7 @@
 //! Both streams as one log.
 
 use crate::support::{alone, fixture};
-use crate::talk::pattern;
+use crate::talk::{in_two_parts, pattern, talk_until_it_wrote};
 use procession::{Command, Output, Overflow, Piece, Stdio, Stream};
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn holds_together(output: &Output) {
 #[test]
 fn what_was_written_long_before_comes_before() {
     alone!({
-        let script = "echo a; sleep 0.2; echo b >&2; sleep 0.2; echo c >&2; sleep 0.2; printf d";
+        let script = "echo a; sleep 0.5; echo b >&2; sleep 0.5; echo c >&2; sleep 0.5; printf d";
         let output = Command::shell(script).transcript().output().unwrap();
         holds_together(&output);
         let pieces = output.transcript();
@@ -45,7 +45,7 @@ fn what_was_written_long_before_comes_before() {
         let (out, err) = (Stream::Stdout, Stream::Stderr);
         assert_eq!(seen, [(out, &b"a\n"[..]), (err, b"b\n"), (err, b"c\n"), (out, b"d")]);
         assert!(pieces.iter().all(|piece| !piece.is_simultaneous()));
-        assert!(pieces[3].at() - pieces[0].at() >= Duration::from_millis(600));
+        assert!(pieces[3].at() - pieces[0].at() >= Duration::from_millis(1500));
     });
 }
 
@@ -83,10 +83,12 @@ fn what_was_dropped_is_counted_where_it_was() {
 #[test]
 fn a_record_in_the_middle_has_one_as_well() {
     alone!({
-        let mut child = fixture("say-sleep").args(["one", "400", "two"]).transcript().pipe_all().spawn().unwrap();
-        let error = child.communicate_timeout((), Duration::from_millis(100)).unwrap_err();
+        let (command, hold) = in_two_parts("one", "two");
+        let mut child = command.transcript().pipe_all().spawn().unwrap();
+        let error = talk_until_it_wrote(&mut child, 3);
         holds_together(error.output());
         assert_eq!(error.output().transcript().len(), 1);
+        drop(hold);
         let output = child.communicate(()).unwrap();
         holds_together(&output);
         assert_eq!(output.transcript().len(), 2);
@@ -104,12 +106,17 @@ fn those_of_all_stages_are_one() {
     alone!({
         let loud =
             |text: &str, seconds: &str| Command::shell(format!("cat; sleep {seconds}; echo {text} >&2")).transcript();
-        let pipeline = loud("first", "0") | loud("second", "0.3") | loud("third", "0.3");
+        let pipeline = loud("first", "0") | loud("second", "0.5") | loud("third", "0.5");
         let output = pipeline.input("data\n").output().unwrap();
         let pieces = output.transcript();
         let seen: Vec<_> = pieces.iter().map(|piece| String::from_utf8_lossy(piece.bytes()).into_owned()).collect();
         assert_eq!(seen.len(), 4);
         assert!(seen.contains(&"data\n".to_owned()));
+        assert!(pieces.iter().all(|piece| match piece.bytes() {
+            b"first\n" => piece.stage() == 0,
+            b"second\n" => piece.stage() == 1,
+            _ => piece.stage() == 2,
+        }));
         let errors: Vec<_> = seen.iter().filter(|text| *text != "data\n").collect();
         assert_eq!(errors, ["first\n", "second\n", "third\n"]);
         assert!(pieces.windows(2).all(|two| two[0].at() <= two[1].at()));
