@@ -71,6 +71,8 @@ pub(crate) struct Sieve {
     /// Memory for what is read, and between two filters.
     spare: Vec<u8>,
     ended: bool,
+    /// That was not the end of the pipe.
+    is_cut_off: bool,
     /// What a filter failed with, until it is asked for.
     failure: Option<io::Error>,
 }
@@ -91,6 +93,20 @@ impl Sieve {
     /// Whether there is more to read although the pipe may have nothing.
     pub(crate) fn has_passed(&self) -> bool {
         self.taken < self.passed.len()
+    }
+
+    /// Nothing more will be read: the filters are told the end, and what they still have comes out.
+    pub(crate) fn cut_off(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.is_cut_off = true;
+        let before = std::mem::take(&mut self.passed);
+        self.spare.clear();
+        match self.pass() {
+            Ok(()) => self.passed.splice(..0, before).for_each(drop),
+            Err(error) => (self.passed, self.failure) = (before, Some(error)),
+        }
     }
 
     pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
@@ -119,7 +135,7 @@ impl Sieve {
             self.taken = 0;
             self.passed.clear();
             if self.ended {
-                return Ok(0);
+                return if self.is_cut_off { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(0) };
             }
             self.spare.clear();
             self.spare.reserve(PIECE);
@@ -180,6 +196,27 @@ mod tests {
             assert_eq!(through(&filters, &[b"a\nb", b"\ncc\n", b"d"], max).unwrap(), b"a!\ncc!\nd!\n");
         }
         assert_eq!(through(&filters, &[], 10).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_no_end_and_leaves_nothing_in_the_filters() {
+        let mut sieve = Sieve::new(vec![OpenFilter::new(&Filter::map_lines(|line| [b"> ", line].concat()), 1024)]);
+        let (mut all, mut chunks) = (Vec::new(), [&b"one\nha"[..], b"lf"].into_iter());
+        let mut read = |buffer: &mut Vec<u8>, _| {
+            let chunk = chunks.next().ok_or(io::ErrorKind::WouldBlock)?;
+            buffer.extend_from_slice(chunk);
+            Ok(chunk.len())
+        };
+        assert_eq!(sieve.read(&mut all, 3, &mut read).unwrap(), 3);
+        sieve.cut_off();
+        sieve.cut_off();
+        assert!(sieve.has_passed());
+        while sieve.has_passed() {
+            sieve.read(&mut all, 100, &mut read).unwrap();
+        }
+        assert_eq!(all, b"> one\n> ha\n");
+        let end = sieve.read(&mut all, 100, &mut read).unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::WouldBlock, "it has not ended");
     }
 
     #[test]

@@ -146,7 +146,8 @@ impl Command {
     /// ```
     ///
     /// # Errors
-    /// As [`output`](Self::output).
+    /// As [`output`](Self::output). Where a line end cannot be found among the bytes (UTF-16) they are decoded first: if they are no
+    /// text then, and [`text`](Self::text) says that this is an error, the process is stopped.
     ///
     /// # Panics
     /// If the function does; the process is stopped then.
@@ -274,15 +275,44 @@ impl Child {
     }
 
     fn run_shown(&mut self, watch: &mut dyn Watch) -> Result<Output, Error> {
+        let mut flow = ControlFlow::Continue(());
         if let Some(machine) = &mut self.machine {
             for stream in STREAMS {
-                // Whoever breaks off here is asked again with the first piece that is read.
-                let _ = watch.see(0, stream, machine.unread(stream));
-                machine.take(stream, machine.unread(stream).len());
+                machine.hand_out(stream, usize::MAX);
+                let unread = machine.unread(stream);
+                if flow.is_continue() && !unread.is_empty() {
+                    flow = watch.see(0, stream, unread);
+                }
+                if flow.is_continue() && machine.has_ended(stream) {
+                    flow = watch.end(0, stream);
+                }
             }
         }
         let machine = self.begin(crate::command::Input::empty(), Purpose::Show)?;
-        self.talk_with(machine, Deadline::NEVER, false, watch)
+        self.talk_with(machine, Deadline::NEVER, false, &mut Begun { watch, flow })
+    }
+}
+
+/// Whoever looks on has seen what was read before, and may have seen enough.
+struct Begun<'a> {
+    watch: &'a mut dyn Watch,
+    flow: ControlFlow<()>,
+}
+
+impl Watch for Begun<'_> {
+    fn see(&mut self, place: usize, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
+        self.watch.see(place, stream, bytes)
+    }
+
+    fn end(&mut self, place: usize, stream: Stream) -> ControlFlow<()> {
+        self.watch.end(place, stream)
+    }
+
+    fn look(&mut self, talks: &mut [Talk<'_>]) -> ControlFlow<()> {
+        for talk in &mut *talks {
+            talk.has_seen_enough |= self.flow.is_break();
+        }
+        self.watch.look(talks)
     }
 }
 
@@ -416,7 +446,9 @@ impl Child {
     ///
     /// Both streams are read whichever is asked for, so neither can block the child. Standard input stays as it is; if the child
     /// waits for its end, [feed](Self::feed) it or drop [`stdin`](Self::stdin) first. Nothing is lost when the iteration is left
-    /// early: the next one, or [`communicate`](Self::communicate), goes on behind the last line that was handed out.
+    /// early: the next one, or [`communicate`](Self::communicate), goes on behind the last line that was handed out. After a
+    /// conversation that timed out everything since the beginning comes, but for what that one has dropped or written to a file
+    /// beyond its [`capture_limit`](Command::capture_limit).
     ///
     /// The iteration ends with the streams. Then [`wait`](Self::wait) returns the status and `communicate` the record.
     ///
@@ -441,7 +473,7 @@ impl Child {
     }
 
     /// Gives input to the child that is written while its output is read, by whatever reads it next: [`lines`](Self::lines),
-    /// [`chunks`](Self::chunks) or a conversation. Standard input is closed behind it.
+    /// [`chunks`](Self::chunks) or a conversation; [`wait`](Self::wait) alone writes nothing. Standard input is closed behind it.
     ///
     /// ```
     /// use procession::Command;
@@ -493,25 +525,46 @@ impl<'a> Reading<'a> {
         Some((self.party.machine_mut(place)?, stream))
     }
 
-    /// Reads until one of the sources has more than so much unread, or all have ended. False if all have ended.
-    fn read_more(&mut self, known: &[usize]) -> Result<bool, Error> {
+    fn unread_of_all(&self) -> Vec<usize> {
+        (0..self.sources.len()).map(|source| self.unread(source).len()).collect()
+    }
+
+    /// The `\n` that follows, if one does, is the second half of a line end whose first half was taken.
+    fn skip_newline(&mut self, source: usize) {
+        if let Some((machine, stream)) = self.machine(source) {
+            machine.skip_newline(stream);
+        }
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::from(self.timeout)
+    }
+
+    /// Reads until one of the sources has more than so much unread or comes to its end, or all have ended. False if all have ended.
+    fn read_more(&mut self, known: &[usize], deadline: Deadline) -> Result<bool, Error> {
         let all_ended = |reading: &Reading<'_>| (0..reading.sources.len()).all(|source| reading.has_ended(source));
         self.party.hand_out(&self.sources);
+        if self.unread_of_all().iter().zip(known).any(|(unread, known)| unread > known) {
+            return Ok(true); // it was kept for a record until now
+        }
         if all_ended(self) {
             return Ok(false);
         }
+        let had_ended: Vec<bool> = (0..self.sources.len()).map(|source| self.has_ended(source)).collect();
         let sources = &self.sources;
         let mut enough = |talks: &[Talk<'_>]| -> bool {
             let machine = |place: usize| talks.get(place).map(|talk| &*talk.machine);
-            let is_more = |(&(place, stream), known): (&(usize, Stream), &usize)| {
-                machine(place).is_some_and(|machine| machine.unread(stream).len() > *known)
-            };
             let is_open = |&(place, stream): &(usize, Stream)| {
                 machine(place).is_some_and(|machine| machine.wants_to_read(stream))
             };
-            sources.iter().zip(known).any(is_more) || !sources.iter().any(is_open)
+            let is_more = |((source, known), had_ended): ((&(usize, Stream), &usize), &bool)| {
+                let unread = machine(source.0).map_or(0, |machine| machine.unread(source.1).len());
+                // The end of a stream is news if it ends a line.
+                unread > *known || (unread > 0 && !had_ended && !is_open(source))
+            };
+            sources.iter().zip(known).zip(&had_ended).any(is_more) || !sources.iter().any(is_open)
         };
-        match self.party.pump(Deadline::from(self.timeout), &mut enough)? {
+        match self.party.pump(deadline, &mut enough)? {
             Ending::TimedOut => {
                 let timeout = self.timeout.unwrap_or_default();
                 let output = self.party.record_so_far();
@@ -535,6 +588,7 @@ impl fmt::Debug for Reading<'_> {
 pub struct Lines<'a> {
     reading: Reading<'a>,
     text: Text,
+    line_max: usize,
     finders: Vec<LineFinder>,
     /// The source that is being looked through.
     place: usize,
@@ -550,19 +604,22 @@ impl<'a> Lines<'a> {
     pub(crate) fn new(party: &'a mut dyn Party, text: Text, line_max: usize) -> Lines<'a> {
         let reading = Reading::new(party);
         let finders = reading.sources.iter().map(|_| text.line_finder(line_max)).collect();
-        let (stage, stream) = (0, Stream::Stdout);
-        Lines { reading, text, finders, place: 0, stage, stream, ended: false, memory: Vec::new(), start: 0 }
+        let (stage, stream, memory) = (0, Stream::Stdout, Vec::new());
+        Lines { reading, text, line_max, finders, place: 0, stage, stream, ended: false, memory, start: 0 }
     }
 
     /// The lines of one stream alone. The other is read all the same; the record has the last 64 KiB of it, or what
     /// [`capture_limit`](Command::capture_limit) says.
     pub fn only(mut self, stream: Stream) -> Lines<'a> {
+        self.leave();
         self.reading.sources.retain(|(_, of)| *of == stream);
         self.finders.truncate(self.reading.sources.len());
+        self.finders.fill(self.text.line_finder(self.line_max));
         self
     }
 
-    /// The longest wait for a line. It is a failure that can be gone on after, without a loss. For ever by default.
+    /// The longest wait for a line, however much of it comes meanwhile. It is a failure that can be gone on after, without a loss.
+    /// For ever by default.
     pub fn timeout(mut self, timeout: Duration) -> Lines<'a> {
         self.reading.timeout = Some(timeout);
         self
@@ -611,6 +668,7 @@ impl<'a> Lines<'a> {
         if self.text.is_cut_as_text() {
             return Err(Error::invalid("lines of this encoding cannot be lent: use `for_each_line`"));
         }
+        let mut deadline = None;
         loop {
             self.put_back();
             if self.take_out() {
@@ -619,8 +677,9 @@ impl<'a> Lines<'a> {
                 }
                 continue;
             }
-            let known: Vec<usize> = (0..self.finders.len()).map(|source| self.reading.unread(source).len()).collect();
-            if !self.reading.read_more(&known)? {
+            let deadline = *deadline.get_or_insert_with(|| self.reading.deadline());
+            let known = self.reading.unread_of_all();
+            if !self.reading.read_more(&known, deadline)? {
                 return Ok(None);
             }
         }
@@ -651,6 +710,16 @@ impl<'a> Lines<'a> {
         }
         self.start = 0;
     }
+
+    /// What was not handed out stays with the child, for whoever reads next.
+    fn leave(&mut self) {
+        self.put_back();
+        for (source, finder) in self.finders.iter().enumerate() {
+            if finder.is_after_return() {
+                self.reading.skip_newline(source);
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Lines<'_> {
@@ -662,7 +731,7 @@ impl fmt::Debug for Lines<'_> {
 /// Lines that were not handed out stay with the child.
 impl Drop for Lines<'_> {
     fn drop(&mut self) {
-        self.put_back();
+        self.leave();
     }
 }
 
@@ -690,6 +759,7 @@ impl<'a> Chunks<'a> {
 
     /// The output of one stream alone; see [`Lines::only`].
     pub fn only(mut self, stream: Stream) -> Chunks<'a> {
+        self.take_lent();
         self.reading.sources.retain(|(_, of)| *of == stream);
         self
     }
@@ -705,8 +775,9 @@ impl<'a> Chunks<'a> {
     /// # Errors
     /// As [`Lines::next_line`].
     pub fn next_chunk(&mut self) -> Result<Option<(Stream, &[u8])>, Error> {
-        self.take();
+        self.take_lent();
         let known = vec![0; self.reading.sources.len()];
+        let deadline = self.reading.deadline();
         loop {
             let more = (0..known.len()).find(|&source| !self.reading.unread(source).is_empty());
             if let Some(source) = more {
@@ -714,13 +785,13 @@ impl<'a> Chunks<'a> {
                 let stream = self.reading.sources.get(source).map_or(Stream::Stdout, |(_, stream)| *stream);
                 return Ok(Some((stream, self.reading.unread(source))));
             }
-            if !self.reading.read_more(&known)? {
+            if !self.reading.read_more(&known, deadline)? {
                 return Ok(None);
             }
         }
     }
 
-    fn take(&mut self) {
+    fn take_lent(&mut self) {
         let (source, count) = std::mem::take(&mut self.lent);
         if let Some((machine, stream)) = self.reading.machine(source) {
             machine.take(stream, count);
@@ -731,7 +802,7 @@ impl<'a> Chunks<'a> {
 /// What was handed out counts as taken.
 impl Drop for Chunks<'_> {
     fn drop(&mut self) {
-        self.take();
+        self.take_lent();
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Machine {
     stderr: Sink,
     marks: Option<Vec<Mark>>,
     heard: Option<Instant>,
+    /// How often the streams were looked at.
+    looks: u64,
 }
 
 /// Beyond so many pieces those of one stream are no longer kept apart.
@@ -39,7 +41,7 @@ impl Machine {
     /// For a child whose standard input may be a pipe of ours, and whose streams may be captured.
     pub(crate) fn new(stdin: bool, stdout: Option<&Limit>, stderr: Option<&Limit>) -> Machine {
         let feed = Feed { open: stdin, ..Feed::default() };
-        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), marks: None, heard: None }
+        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), marks: None, heard: None, looks: 0 }
     }
 
     /// Adds input behind what is still to be written. False if the input has been ended already.
@@ -68,6 +70,11 @@ impl Machine {
     /// Whether the stream is still to be read.
     pub(crate) fn wants_to_read(&self, stream: Stream) -> bool {
         self.sink(stream).state == State::Open
+    }
+
+    /// Whether the stream was there and will bring no more.
+    pub(crate) fn has_ended(&self, stream: Stream) -> bool {
+        matches!(self.sink(stream).state, State::Ended | State::CutOff(_))
     }
 
     /// Whether everything has been written and read that there will be.
@@ -136,6 +143,7 @@ impl Machine {
         let sink = self.sink_mut(stream);
         if let Some(live) = &mut sink.live {
             live.unread = live.unread.saturating_sub(count);
+            sink.overflowed = live.unread > live.unread_max;
         }
     }
 
@@ -154,6 +162,7 @@ impl Machine {
         let sink = self.sink_mut(stream);
         if let Some(live) = &mut sink.live {
             live.unread = memory.len() - start;
+            sink.overflowed = live.unread > live.unread_max;
             sink.tail = memory;
         }
     }
@@ -164,6 +173,21 @@ impl Machine {
         self.sink_mut(stream).dropped += memory.len() as u64;
         memory.drain(..start);
         memory
+    }
+
+    /// A line that was taken ended with `\r`: if `\n` comes next it belongs to that, and nobody gets it.
+    pub(crate) fn skip_newline(&mut self, stream: Stream) {
+        let sink = self.sink_mut(stream);
+        if sink.unread().starts_with(b"\n") {
+            self.take(stream, 1);
+        } else {
+            sink.after_return = sink.unread().is_empty();
+        }
+    }
+
+    /// Whether a `\n` is to be [skipped](Self::skip_newline) if it is the next to be read.
+    pub(crate) fn skips_newline(&self, stream: Stream) -> bool {
+        self.sink(stream).after_return
     }
 
     /// Memory to collect in, and to be found there at the end.
@@ -194,8 +218,14 @@ impl Machine {
         self.marks.get_or_insert_default();
     }
 
-    /// A piece was read: at which time, and in which look at the streams. Those of one look are in no known order.
-    pub(crate) fn mark(&mut self, stream: Stream, count: usize, at: Duration, look: u64) {
+    /// Both streams are looked at, as far as they are ready. What is read in one look is in no known order.
+    pub(crate) fn begin_look(&mut self) {
+        self.looks += 1;
+    }
+
+    /// A piece was read, at this time.
+    pub(crate) fn mark(&mut self, stream: Stream, count: usize, at: Duration) {
+        let look = self.looks;
         let Some(marks) = &mut self.marks else { return };
         let full = marks.len() >= MARKS_MAX;
         let place = match marks.last() {
@@ -219,9 +249,12 @@ impl Machine {
         self.marks.as_deref().unwrap_or_default()
     }
 
-    /// Nothing of the stream is kept: it went elsewhere.
+    /// Nothing of the stream is kept, as if it had never come by us: it went elsewhere.
     pub(crate) fn forget(&mut self, stream: Stream) {
-        *self.sink_mut(stream) = Sink::new(None);
+        if self.sink(stream).state != State::NotCaptured {
+            *self.sink_mut(stream) = Sink::new(None);
+            self.marks.iter_mut().for_each(|marks| marks.retain(|mark| mark.stream != stream));
+        }
     }
 
     /// How much input waits to be written, as far as that is known.
@@ -431,7 +464,12 @@ struct Sink {
     dropped: u64,
     /// What was dropped stood before everything that is kept.
     dropped_first: bool,
+    /// What is read now is shown to somebody as well.
     shown: bool,
+    /// Something was dropped that nobody was shown.
+    lost: bool,
+    /// A line end may be half taken: a `\n` that comes next is the other half.
+    after_return: bool,
     fails: bool,
     overflowed: bool,
     live: Option<Live>,
@@ -477,6 +515,8 @@ impl Sink {
             dropped: 0,
             dropped_first: false,
             shown: false,
+            lost: false,
+            after_return: false,
             fails: false,
             overflowed: false,
             live: None,
@@ -503,14 +543,52 @@ impl Sink {
         if self.state == State::NotCaptured {
             return;
         }
-        if let Some(live) = self.live.take() {
-            let taken = self.tail.len() - live.unread;
-            self.tail.drain(..taken);
-            self.dropped += taken as u64;
-            self.dropped_first = self.dropped > 0;
-            self.head = std::mem::take(&mut self.tail);
-        }
+        let was_live = match self.live.take() {
+            Some(live) => {
+                let taken = self.tail.len() - live.unread;
+                self.tail.drain(..taken);
+                self.dropped += taken as u64;
+                true
+            }
+            None => {
+                self.trim();
+                false
+            }
+        };
+        self.shown = false;
+        let before = (self.head_max, self.tail_max);
         self.limit(limit);
+        if before != (self.head_max, self.tail_max) {
+            self.refit();
+        }
+        if was_live {
+            // What was too much to be left unread need not be too much to be kept.
+            self.overflowed = self.fails && !self.tail.is_empty();
+        }
+    }
+
+    /// What was kept by another rule is divided into a beginning and an end anew.
+    fn refit(&mut self) {
+        let is_one = self.dropped == 0 || self.dropped_first || self.head.is_empty();
+        if !is_one {
+            // The gap stays where it is: what exceeds the beginning stood before it.
+            let excess = self.head.len().saturating_sub(self.head_max);
+            self.head.truncate(self.head_max);
+            self.dropped += excess as u64;
+            self.lost |= excess > 0;
+            return;
+        }
+        self.dropped_first = self.dropped > 0;
+        if self.head.is_empty() {
+            std::mem::swap(&mut self.head, &mut self.tail);
+        } else {
+            self.head.append(&mut self.tail);
+        }
+        if self.head_max == 0 {
+            std::mem::swap(&mut self.head, &mut self.tail);
+        } else if self.head.len() > self.head_max {
+            self.tail = self.head.split_off(self.head_max);
+        }
     }
 
     fn hand_out(&mut self, unread_max: usize) {
@@ -529,6 +607,7 @@ impl Sink {
         (self.head_max, self.tail_max) = (0, CONTEXT);
         self.fails = false;
         self.shown = true;
+        self.overflowed = self.unread().len() > unread_max;
     }
 
     fn unread(&self) -> &[u8] {
@@ -545,7 +624,7 @@ impl Sink {
                 Err(error) => return Err(Trouble::Read(error)),
             };
             self.total += count as u64;
-            self.spill_what_is_over()?;
+            self.spill_what_is_over(count)?;
             match count {
                 0 => self.state = State::Ended,
                 // What is handed out is wanted while it is in the cache.
@@ -562,7 +641,10 @@ impl Sink {
             let wanted = self.head.len().clamp(READ_MIN, READ_MAX).min(room);
             self.head.reserve(wanted);
             let spare = self.head.capacity() - self.head.len();
-            return read(&mut self.head, spare.min(READ_MAX).min(room));
+            let before = self.head.len();
+            let count = read(&mut self.head, spare.min(READ_MAX).min(room))?;
+            self.dropped += self.skip_half(before, false) as u64;
+            return Ok(count);
         }
         // The beginning is full: what comes now goes to the end, or is counted. Moving the end down each time would cost more
         // than letting it grow to twice its size.
@@ -570,28 +652,51 @@ impl Sink {
             self.trim();
         }
         self.tail.reserve(self.read_max);
+        let before = self.tail.len();
         let count = read(&mut self.tail, self.read_max)?;
+        let skipped = self.skip_half(before, true);
         if count == self.read_max {
             self.read_max = (count * 2).min(TAIL_READ_MAX);
         }
         if let Some(live) = &mut self.live {
-            live.unread += count;
+            live.unread += count - skipped;
             self.overflowed = live.unread > live.unread_max;
+        } else {
+            self.dropped += skipped as u64;
         }
         self.overflowed |= self.fails && count > 0;
         Ok(count)
     }
 
-    /// Writes to the file what came beyond the limit, and at first what came before.
-    fn spill_what_is_over(&mut self) -> Result<(), Trouble> {
-        let Some(spill) = self.spill.as_mut().filter(|_| self.live.is_none() && !self.tail.is_empty()) else {
+    /// The second half of a line end whose first half was taken is nobody's. Says how many bytes that were; of a live stream they
+    /// stay with what was taken.
+    fn skip_half(&mut self, before: usize, to_tail: bool) -> usize {
+        let bytes = if to_tail { &mut self.tail } else { &mut self.head };
+        let Some(&first) = bytes.get(before) else { return 0 };
+        let skips = std::mem::take(&mut self.after_return) && first == b'\n';
+        if skips && self.live.is_none() {
+            bytes.remove(before);
+        }
+        usize::from(skips)
+    }
+
+    /// Writes to the file what came beyond the limit, and at first what came before. What is handed out is written as well if the
+    /// file holds what came before it.
+    fn spill_what_is_over(&mut self, count: usize) -> Result<(), Trouble> {
+        let Some(spill) = self.spill.as_mut().filter(|_| !self.tail.is_empty()) else { return Ok(()) };
+        let handed_out = self.live.is_some();
+        if handed_out && !spill.begun {
             return Ok(());
-        };
+        }
         let begun = std::mem::replace(&mut spill.begun, true);
         let before = if begun { &[] } else { self.head.as_slice() };
-        let written = spill.file.write_all(before).and_then(|()| spill.file.write_all(&self.tail));
+        let new = if handed_out { self.tail.len().saturating_sub(count) } else { 0 };
+        let new = self.tail.get(new..).unwrap_or_default();
+        let written = spill.file.write_all(before).and_then(|()| spill.file.write_all(new));
         written.map_err(|error| Trouble::Spill(spill.path.clone(), error))?;
-        self.tail.clear();
+        if !handed_out {
+            self.tail.clear();
+        }
         Ok(())
     }
 
@@ -605,6 +710,7 @@ impl Sink {
         let excess = self.tail.len().saturating_sub(self.tail_kept());
         self.tail.drain(..excess);
         self.dropped += excess as u64;
+        self.lost |= excess > 0 && !self.shown;
     }
 
     fn completeness(&self) -> Completeness {
@@ -621,7 +727,8 @@ impl Sink {
         let mut bytes = Vec::with_capacity(self.head.len() + self.tail.len() - excess);
         bytes.extend_from_slice(&self.head);
         bytes.extend_from_slice(self.tail.get(excess..).unwrap_or_default());
-        self.captured(bytes, self.dropped + excess as u64)
+        let lost = self.lost || (excess > 0 && !self.shown);
+        Captured { lost, ..self.captured(bytes, self.dropped + excess as u64) }
     }
 
     fn into_captured(mut self) -> Captured {
@@ -642,7 +749,7 @@ impl Sink {
         let gap = (dropped > 0).then_some(if self.dropped_first { 0 } else { self.head.len() });
         let spilled = self.spill.as_ref().filter(|spill| spill.begun).map(|spill| spill.path.clone());
         let completeness = self.completeness();
-        Captured { bytes, total: self.total, dropped, gap, completeness, shown: self.shown, spilled }
+        Captured { bytes, total: self.total, dropped, gap, completeness, lost: self.lost, spilled }
     }
 }
 
@@ -812,5 +919,232 @@ mod tests {
         let [stdout, stderr] = machine.into_captured();
         assert_eq!(stdout.completeness, Completeness::CutOff { holders: Vec::new() });
         assert_eq!(stderr.completeness, Completeness::Open);
+    }
+
+    /// Numbers that look random and are the same each time.
+    fn random(mut state: u64) -> impl FnMut(usize) -> usize {
+        move |below| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        }
+    }
+
+    fn limit(bytes_max: usize, overflow: Overflow) -> Limit {
+        Limit { bytes_max, overflow }
+    }
+
+    fn push(machine: &mut Machine, bytes: &[u8]) {
+        let mut chunks = VecDeque::from([bytes.to_vec()]);
+        while !chunks.is_empty() {
+            machine.read(Stream::Stdout, give(&mut chunks)).unwrap();
+        }
+    }
+
+    fn push_end(machine: &mut Machine) {
+        machine.read(Stream::Stdout, |_, _| Ok(0)).unwrap();
+    }
+
+    #[test]
+    fn what_is_handed_out_and_what_is_kept_are_the_whole_however_one_changes_between_them() {
+        for seed in 0..60 {
+            let mut random = random(seed);
+            let mut machine = machine(usize::MAX, Overflow::Fail);
+            let (mut given, mut taken) = (Vec::new(), Vec::new());
+            for _ in 0..60 {
+                match random(6) {
+                    0 | 1 => {
+                        let size = [1, 10, 5000, 70_000, 200_000][random(5)];
+                        let piece: Vec<u8> = (0..size).map(|_| random(251) as u8).collect();
+                        push(&mut machine, &piece);
+                        given.extend(piece);
+                    }
+                    2 => machine.hand_out(Stream::Stdout, usize::MAX),
+                    3 => machine.keep(Stream::Stdout, &limit(usize::MAX, Overflow::Fail)),
+                    4 => machine.keep(Stream::Stdout, &limit(usize::MAX / 2, Overflow::Tail)),
+                    _ => {
+                        let unread = machine.unread(Stream::Stdout).to_vec();
+                        let count = if random(2) == 0 { unread.len() } else { random(unread.len() + 1) };
+                        taken.extend_from_slice(&unread[..count]);
+                        machine.take(Stream::Stdout, count);
+                    }
+                }
+            }
+            let live = machine.sink(Stream::Stdout).live.is_some();
+            if live && random(2) == 0 {
+                taken.extend_from_slice(machine.unread(Stream::Stdout));
+                assert!(taken == given, "seed {seed}");
+                continue;
+            }
+            machine.keep(Stream::Stdout, &limit(usize::MAX, Overflow::Fail));
+            push_end(&mut machine);
+            let [snapshot, _] = machine.snapshot();
+            let [captured, _] = machine.into_captured();
+            assert_eq!(snapshot.bytes, captured.bytes);
+            assert_eq!((captured.total, captured.dropped), (given.len() as u64, taken.len() as u64));
+            assert!(!captured.lost && captured.completeness == Completeness::Complete);
+            taken.extend(captured.bytes);
+            assert!(taken == given, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_has_taken_is_not_dropped_and_what_was_taken_is_kept_for_a_while() {
+        let mut machine = machine(usize::MAX, Overflow::Fail);
+        machine.hand_out(Stream::Stdout, usize::MAX);
+        let piece = vec![b'x'; 100_000];
+        for round in 1..=20 {
+            push(&mut machine, &piece);
+            assert_eq!(machine.unread(Stream::Stdout).len(), round * piece.len());
+        }
+        machine.take(Stream::Stdout, 20 * piece.len() - 3);
+        assert_eq!(machine.unread(Stream::Stdout), b"xxx");
+        let [snapshot, _] = machine.snapshot();
+        assert_eq!((snapshot.bytes.len(), snapshot.gap), (CONTEXT, Some(0)));
+        assert_eq!(snapshot.dropped + CONTEXT as u64, snapshot.total);
+        assert!(!snapshot.lost, "it was handed out");
+        for _ in 0..100 {
+            push(&mut machine, &piece);
+            machine.take(Stream::Stdout, piece.len());
+        }
+        assert_eq!(machine.unread(Stream::Stdout), b"xxx");
+        let capacity = machine.sink(Stream::Stdout).tail.capacity();
+        push(&mut machine, &piece);
+        machine.take(Stream::Stdout, piece.len());
+        assert_eq!(machine.sink(Stream::Stdout).tail.capacity(), capacity, "memory is used again");
+    }
+
+    #[test]
+    fn more_unread_than_allowed_is_an_overflow_until_it_is_taken() {
+        let mut machine = machine(usize::MAX, Overflow::Fail);
+        machine.hand_out(Stream::Stdout, 10);
+        push(&mut machine, &[0; 10]);
+        assert_eq!(machine.overflowed(), None);
+        push(&mut machine, &[0; 1]);
+        assert_eq!(machine.overflowed(), Some(Stream::Stdout));
+        machine.take(Stream::Stdout, 1);
+        assert_eq!(machine.overflowed(), None);
+        machine.take(Stream::Stdout, 100);
+        assert_eq!(machine.unread(Stream::Stdout), b"");
+    }
+
+    #[test]
+    fn what_was_too_much_unread_is_judged_anew_when_it_is_kept() {
+        for (overflow, expected) in
+            [(Overflow::Fail, Some(Stream::Stdout)), (Overflow::Head, None), (Overflow::Tail, None)]
+        {
+            let mut machine = machine(10, overflow.clone());
+            machine.hand_out(Stream::Stdout, 10);
+            push(&mut machine, &[0; 20]);
+            machine.take(Stream::Stdout, 5);
+            assert_eq!(machine.overflowed(), Some(Stream::Stdout));
+            machine.keep(Stream::Stdout, &limit(10, overflow.clone()));
+            assert_eq!(machine.overflowed(), expected, "{overflow:?}");
+            let [captured, _] = machine.into_captured();
+            assert_eq!((captured.bytes.len(), captured.dropped), (10, 10));
+        }
+        let mut machine = machine(10, Overflow::Fail);
+        machine.hand_out(Stream::Stdout, 10);
+        push(&mut machine, &[0; 20]);
+        machine.hand_out(Stream::Stdout, usize::MAX);
+        assert_eq!(machine.overflowed(), None);
+    }
+
+    #[test]
+    fn what_was_kept_for_an_error_is_part_of_the_record() {
+        let mut machine = machine(100, Overflow::Tail);
+        push(&mut machine, b"oops ");
+        machine.keep(Stream::Stdout, &Limit::default());
+        push(&mut machine, b"and more");
+        let [captured, _] = machine.into_captured();
+        assert_eq!((captured.bytes, captured.dropped, captured.gap), (b"oops and more".to_vec(), 0, None));
+    }
+
+    #[test]
+    fn another_rule_holds_for_what_is_there() {
+        let bytes: Vec<u8> = (0..100).collect();
+        for (overflow, kept, gap) in [
+            (Overflow::Head, [&bytes[..10], &[]], 10),
+            (Overflow::Tail, [&[], &bytes[95..]], 0),
+            (Overflow::HeadTail, [&bytes[..5], &bytes[95..]], 5),
+        ] {
+            let mut machine = machine(usize::MAX, Overflow::Fail);
+            push(&mut machine, &bytes[..90]);
+            let bytes_max = if overflow == Overflow::Tail { 5 } else { 10 };
+            machine.keep(Stream::Stdout, &limit(bytes_max, overflow.clone()));
+            push(&mut machine, &bytes[90..]);
+            let [snapshot, _] = machine.snapshot();
+            let [captured, _] = machine.into_captured();
+            assert_eq!(captured.bytes, kept.concat(), "{overflow:?}");
+            assert_eq!((captured.dropped, captured.gap), (100 - captured.bytes.len() as u64, Some(gap)));
+            assert_eq!((snapshot.bytes, snapshot.dropped), (captured.bytes, captured.dropped));
+            assert!(captured.lost && snapshot.lost);
+        }
+    }
+
+    #[test]
+    fn the_second_half_of_a_line_end_is_nobodys() {
+        for (rest, expected) in [(&b"\nx"[..], &b"x"[..]), (b"x\n", b"x\n"), (b"\n\n", b"\n"), (b"\n", b"")] {
+            for chunk in [1, 2] {
+                for keeps in [false, true] {
+                    let mut machine = machine(usize::MAX, Overflow::Fail);
+                    machine.hand_out(Stream::Stdout, usize::MAX);
+                    push(&mut machine, b"a\r");
+                    machine.take(Stream::Stdout, 2);
+                    machine.skip_newline(Stream::Stdout);
+                    assert!(machine.skips_newline(Stream::Stdout));
+                    if keeps {
+                        machine.keep(Stream::Stdout, &Limit::default());
+                    }
+                    rest.chunks(chunk).for_each(|piece| push(&mut machine, piece));
+                    push_end(&mut machine);
+                    if !keeps {
+                        assert_eq!(machine.unread(Stream::Stdout), expected);
+                        continue;
+                    }
+                    let [captured, _] = machine.into_captured();
+                    assert_eq!(captured.bytes, expected);
+                    assert_eq!(captured.total, captured.dropped + expected.len() as u64);
+                    assert!(!captured.lost);
+                }
+            }
+        }
+        // It may be there already.
+        let mut machine = machine(usize::MAX, Overflow::Fail);
+        machine.hand_out(Stream::Stdout, usize::MAX);
+        push(&mut machine, b"a\r\nb");
+        machine.take(Stream::Stdout, 2);
+        machine.skip_newline(Stream::Stdout);
+        assert_eq!((machine.unread(Stream::Stdout), machine.skips_newline(Stream::Stdout)), (&b"b"[..], false));
+    }
+
+    #[test]
+    fn marks_are_merged_where_no_order_is_known_and_bounded() {
+        let mut machine = machine(10, Overflow::Tail);
+        machine.mark(Stream::Stdout, 1, Duration::ZERO);
+        assert!(machine.marks().is_empty(), "nobody wants to know");
+        machine.remember_order();
+        machine.begin_look();
+        machine.mark(Stream::Stdout, 1, Duration::ZERO);
+        machine.mark(Stream::Stdout, 2, Duration::ZERO);
+        machine.mark(Stream::Stderr, 4, Duration::ZERO);
+        machine.begin_look();
+        machine.mark(Stream::Stderr, 8, Duration::ZERO);
+        let counts = |machine: &Machine| machine.marks().iter().map(|mark| mark.count).collect::<Vec<_>>();
+        assert_eq!(counts(&machine), [3, 4, 8]);
+        for _ in 0..MARKS_MAX {
+            machine.begin_look();
+            machine.mark(Stream::Stdout, 1, Duration::ZERO);
+        }
+        assert_eq!(machine.marks().len(), MARKS_MAX);
+        machine.mark(Stream::Stderr, 16, Duration::ZERO);
+        assert_eq!(machine.marks().len(), MARKS_MAX);
+        let total = |machine: &Machine, stream| -> u64 {
+            machine.marks().iter().filter(|mark| mark.stream == stream).map(|mark| mark.count).sum()
+        };
+        assert_eq!((total(&machine, Stream::Stdout), total(&machine, Stream::Stderr)), (3 + MARKS_MAX as u64, 28));
+        // What went elsewhere leaves none.
+        machine.forget(Stream::Stdout);
+        assert_eq!((total(&machine, Stream::Stdout), total(&machine, Stream::Stderr)), (0, 28));
+        assert!(!machine.wants_to_read(Stream::Stdout) && !machine.has_ended(Stream::Stdout));
     }
 }

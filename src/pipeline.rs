@@ -374,7 +374,7 @@ impl Pipeline {
                 if own_stdout.is_some() {
                     return Err(within("stdout"));
                 }
-                Some(if filters.is_empty() {
+                Some(if filters.is_empty() && !stage.has_target(Stream::Stdout) {
                     let made = pipe_sized(stage.attributes.pipe_size);
                     let (reader, writer) = made.map_err(|error| failed(Error::io("pipe", error)))?;
                     from_before = Some(Stdio::from(reader));
@@ -392,10 +392,10 @@ impl Pipeline {
                     let text = "stdout of a pipeline that ends in a filter goes through us: use `tee_stdout` on its last command";
                     return Err(failed(Error::invalid(text)));
                 }
-                let terminal = chosen.filter(Stdio::is_pty);
                 // What would be inherited is written by us.
-                let inherits = streams == Some(Streams::Shared) && !stage.has_own_target(Stream::Stdout);
-                shown = (inherits && terminal.is_none()).then(|| stage.clone().tee_stdout(Target::stdout()));
+                let inherits = !collects && chosen.is_none() && !stage.has_own_target(Stream::Stdout);
+                let terminal = chosen.filter(Stdio::is_pty);
+                shown = inherits.then(|| stage.clone().tee_stdout(Target::stdout()));
                 terminal.or_else(|| Some(Stdio::piped()))
             };
             let stderr = stage.chosen_stream(2).or_else(|| collects.then(Stdio::piped));
@@ -466,7 +466,7 @@ pub struct PipelineChild {
     /// Our end of the last stage's standard output, if it is piped.
     pub stdout: Option<PipeReader>,
     children: Vec<Child>,
-    /// The children whose output comes to us and is given to the next one, because there are filters between them.
+    /// The children whose output comes to us and is given to the next one, because there are filters between them or targets.
     relays: Vec<usize>,
     line: String,
     pipefail: bool,
@@ -506,7 +506,7 @@ impl PipelineChild {
     /// If the system refuses to wait.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        if !self.relays.is_empty() {
+        if !self.relays.is_empty() || self.children.last().is_some_and(|last| !last.sieve.is_empty()) {
             return Ok(self.talk(Input::empty(), Purpose::Show, Deadline::NEVER, false, &mut ())?.status());
         }
         let ends = self.children.iter_mut().map(|child| {
@@ -802,7 +802,7 @@ impl Watch for Relays<'_> {
 
 fn hand_on(from: &mut Talk<'_>, to: &mut Talk<'_>) {
     let passed = from.machine.take_all(Stream::Stdout);
-    if to.machine.input_is_open() {
+    if to.machine.input_is_open() && !to.reads_no_more() {
         if !passed.is_empty() {
             to.machine.add_input(Opened::Bytes(Arc::new(passed)));
         }
@@ -919,6 +919,8 @@ fn joined(stages: &[Output]) -> Captured {
         }
         all.bytes.extend_from_slice(&stream.bytes);
         all.dropped += stream.dropped;
+        all.total += stream.total;
+        all.lost |= stream.lost;
     }
     // The least complete of all speaks for the whole.
     let rank = |completeness: &Completeness| match completeness {

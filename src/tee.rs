@@ -34,13 +34,41 @@ impl Tee {
         self.targets.is_empty()
     }
 
+    /// Gives what the targets of a stream have not taken yet. False if they have not taken all of it until the deadline: more
+    /// should not be read for them.
+    pub(crate) fn catch_up(&mut self, stream: Stream, until: Deadline) -> Result<bool, Error> {
+        let mut all = true;
+        for target in self.targets.iter_mut().filter(|target| target.wants(stream)) {
+            target.flush(until).map_err(|error| target.error(error))?;
+            all &= target.pending.is_empty();
+        }
+        Ok(all)
+    }
+
     /// Gives a piece of output to the targets of its stream. What a target does not take until the deadline is given to it before
-    /// the next piece.
+    /// the next piece, unless that is too much: while a child is stopped its output is read, and targets are not waited for.
     pub(crate) fn give(&mut self, stream: Stream, bytes: &[u8], at: Duration, until: Deadline) -> Result<(), Error> {
+        let takes = |target: &&mut Open| target.wants(stream) && target.pending.len() <= PENDING_MAX;
         self.targets
             .iter_mut()
-            .filter(|target| target.wants(stream))
+            .filter(takes)
             .try_for_each(|target| target.give(stream, bytes, at, until).map_err(|error| target.error(error)))
+    }
+
+    /// Gives what waits for a target that was not ready, until the deadline.
+    ///
+    /// # Errors
+    /// If a target fails, or has not taken everything then.
+    pub(crate) fn finish(&mut self, until: Deadline) -> Result<(), Error> {
+        self.targets.iter_mut().try_for_each(|target| {
+            let given = target.flush(until).and_then(|()| {
+                let waiting = target.pending.len();
+                let late =
+                    || io::Error::new(io::ErrorKind::TimedOut, format!("{waiting} bytes were not taken in time"));
+                if waiting == 0 { Ok(()) } else { Err(late()) }
+            });
+            given.map_err(|error| target.error(error))
+        })
     }
 
     /// The stream has ended.
@@ -69,6 +97,9 @@ enum Out {
     File { path: PathBuf, file: File, is_regular: bool },
     Writer(SharedWriter),
 }
+
+/// A target that has so much still to take gets no more.
+const PENDING_MAX: usize = 4 * 1024 * 1024;
 
 /// A write of at most this many bytes does not block on a pipe that is ready (`PIPE_BUF`).
 const PIECE: usize = 4096;
@@ -186,11 +217,10 @@ impl Out {
     /// Writes, and says how much was taken until the deadline.
     fn write(&mut self, bytes: &[u8], until: Deadline) -> io::Result<usize> {
         match self {
-            Out::Own(1) => {
-                // What the program printed before comes before.
-                io::stdout().flush()?;
-                write_patiently(io::stdout().as_fd(), bytes, until)
-            }
+            Out::Own(1) => flush_own_stdout(until).and_then(|flushed| match flushed {
+                true => write_patiently(io::stdout().as_fd(), bytes, until),
+                false => Ok(0),
+            }),
             Out::Own(_) => write_patiently(io::stderr().as_fd(), bytes, until),
             Out::File { file, is_regular: true, .. } => file.write_all(bytes).map(|()| bytes.len()),
             Out::File { file, .. } => write_patiently(file.as_fd(), bytes, until),
@@ -202,14 +232,30 @@ impl Out {
     }
 }
 
-/// Writes in pieces, each when there is room for it, and says how much was taken until the deadline.
+/// What the program printed before comes before. False if there was no room for it until the deadline.
+fn flush_own_stdout(until: Deadline) -> io::Result<bool> {
+    let mut stdout = io::stdout();
+    // What is buffered is less than the room that a pipe has when it is ready.
+    while poll::wait(&mut [poll::writable(stdout.as_fd())], until.moment())? {
+        match sys::pipe::without_signal(|| stdout.flush()) {
+            Ok(()) => return Ok(true),
+            // Somebody has made it non-blocking, and somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
+/// Writes in pieces, each when there is room for it, and says how much was taken until the deadline. A piece ends with a line if
+/// it can, so that what others write comes between lines.
 fn write_patiently(fd: BorrowedFd<'_>, bytes: &[u8], until: Deadline) -> io::Result<usize> {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
         if !poll::wait(&mut [poll::writable(fd)], until.moment())? {
             break;
         }
-        match sys::pipe::write(fd, rest.get(..PIECE).unwrap_or(rest)) {
+        match sys::pipe::write(fd, piece(rest)) {
             Ok(count) => written += count,
             // Somebody has made it non-blocking, and somebody else was faster.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -217,6 +263,13 @@ fn write_patiently(fd: BorrowedFd<'_>, bytes: &[u8], until: Deadline) -> io::Res
         }
     }
     Ok(written)
+}
+
+/// The next write: whole lines, unless the first is too long.
+fn piece(bytes: &[u8]) -> &[u8] {
+    let Some(piece) = bytes.get(..PIECE) else { return bytes };
+    let lines = piece.iter().rposition(|&byte| byte == b'\n').and_then(|end| piece.get(..=end));
+    lines.unwrap_or(piece)
 }
 
 impl fmt::Debug for Open {
@@ -275,4 +328,19 @@ fn write_line(front: &str, line: &[u8], out: &mut Vec<u8>) {
 fn rfc3339(moment: SystemTime) -> String {
     let Utc { year, month, day, hour, minute, second, millis } = clock::utc(moment);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_ends_with_a_line_if_it_can() {
+        assert_eq!(piece(b"short"), b"short");
+        assert_eq!(piece(&[b'x'; PIECE]).len(), PIECE);
+        assert_eq!(piece(&[b'x'; PIECE + 1]).len(), PIECE);
+        let lines = b"0123456789\n".repeat(PIECE);
+        assert_eq!(piece(&lines).len(), PIECE / 11 * 11);
+        assert_eq!(piece(&lines[..PIECE]).len(), PIECE / 11 * 11);
+    }
 }

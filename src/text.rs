@@ -442,7 +442,7 @@ impl LineFinder {
     #[inline]
     pub(crate) fn next(&mut self, bytes: &[u8], ended: bool) -> Option<Cut> {
         // For most lines that is all.
-        if self.marks != 0 && self.newlines == Newlines::Keep {
+        if self.newlines == Newlines::Keep && (self.marks != 0 || self.go_on(bytes)) {
             let end = self.block + self.marks.trailing_zeros() as usize;
             if end - self.begun <= self.size_max {
                 self.marks &= self.marks - 1;
@@ -450,6 +450,16 @@ impl LineFinder {
             }
         }
         self.look(bytes, ended)
+    }
+
+    /// Looks through one more whole block. Whether an end is in it.
+    #[inline(never)]
+    fn go_on(&mut self, bytes: &[u8]) -> bool {
+        if let Some(block) = bytes.get(self.scanned..).and_then(<[u8]>::first_chunk) {
+            (self.marks, self.block) = (marks(block, b'\n'), self.scanned);
+            self.scanned += BLOCK;
+        }
+        self.marks != 0
     }
 
     fn look(&mut self, bytes: &[u8], ended: bool) -> Option<Cut> {
@@ -501,6 +511,11 @@ impl LineFinder {
     #[inline]
     fn cut(&mut self, end: usize, next: usize, how: LineEnd) -> Cut {
         Cut { start: std::mem::replace(&mut self.begun, next), end, how }
+    }
+
+    /// Whether the last line that was found ended with a `\r`, and a `\n` that comes next belongs to it.
+    pub(crate) fn is_after_return(&self) -> bool {
+        self.after_return
     }
 
     /// What stands before the next line is taken from the buffer; returns how much that is.
@@ -676,7 +691,7 @@ mod tests {
             while bytes.len() < 20_000 {
                 let length = random() % [3, 20, 9000][random() % 3];
                 // Neighbours of `\n` and bytes with the highest bit must not be mistaken for one.
-                bytes.extend((0..length).map(|_| [b'\t', 0x0b, 0x8a, 0xff, 0, b'x'][random() % 6]));
+                bytes.extend((0..length).map(|_| [b'\t', 0x0b, 0x8a, 0xff, b'\r', b'x'][random() % 6]));
                 bytes.push(b'\n');
             }
             bytes.truncate(random() % bytes.len());
@@ -686,6 +701,12 @@ mod tests {
             let lines = |lines: Vec<(Vec<u8>, LineEnd)>| lines.into_iter().map(|(line, _)| line).collect::<Vec<_>>();
             assert_eq!(lines(split(Newlines::Keep, 1 << 20, &chunks)), expected);
             assert_eq!(lines(find(Newlines::Keep, 1 << 20, &chunks, true)), expected);
+            // Two ways to cut agree about lines that are too long.
+            for (newlines, size_max) in [(Newlines::Keep, 7), (Newlines::Keep, 64), (Newlines::Universal, 100)] {
+                let cut = split(newlines, size_max, &chunks);
+                assert!(cut == find(newlines, size_max, &chunks, true), "{newlines:?} {size_max}");
+                assert!(cut == find(newlines, size_max, &chunks, false), "{newlines:?} {size_max}");
+            }
         }
     }
 

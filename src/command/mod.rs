@@ -452,7 +452,8 @@ impl Command {
     /// conversation reads, such as [`communicate`](crate::Child::communicate) or [`lines`](crate::Child::lines).
     ///
     /// A target that cannot be written to ends the run: the child is stopped, and the error says which target and holds what was
-    /// read. A terminal or pipe that does not take the bytes holds up the child, but not its timeout.
+    /// read. A terminal or pipe that does not take the bytes holds up the child, but not its timeout; what it has not taken then it
+    /// does not get, and the run has timed out, even if the child has ended.
     ///
     /// ```
     /// use procession::{Clock, Command, Target};

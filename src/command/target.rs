@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex};
 /// A place that gets a copy of what a child writes, as it comes: see [`Command::tee`](crate::Command::tee).
 ///
 /// Without options the bytes pass as they are. With a [`prefix`](Self::prefix), [`timestamps`](Self::timestamps) or a
-/// [`filter`](Self::filter) of lines they pass line by line, each line in one write, so that lines of several children are never
-/// torn; an unterminated line at the end gets a line end.
+/// [`filter`](Self::filter) of lines they pass line by line, and no line is divided between two writes, so that lines of several
+/// children are never torn; what is longer than 4 KiB may be, where it goes to a pipe or a terminal. An unterminated line at the end
+/// gets a line end, and so does each piece of a line that exceeds the [`line_limit`](crate::Command::line_limit).
 ///
 /// ```
 /// use procession::{Command, Target};

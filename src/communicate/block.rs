@@ -3,7 +3,7 @@
 
 use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::explain::Explanation;
 use crate::handle::{self, ProcessHandle, Progress, Stopper};
 use crate::machine::{Machine, STREAMS, Trouble};
@@ -80,24 +80,30 @@ pub(crate) fn drive(
         for (place, talk) in talks.iter_mut().enumerate() {
             talk.transfer(place, deadline, watch)?;
         }
-        if watch.look(talks).is_break() && talks.iter().all(|talk| talk.stopper.is_none()) {
+        let goes_on = |talk: &Talk<'_>| talk.stopper.is_none() && !talk.has_seen_enough;
+        if watch.look(talks).is_break() && talks.iter().all(goes_on) {
             return Ok(Ending::Paused);
         }
         stop_all_if_wanted(talks);
         let (mut over, mut is_new) = (true, false);
-        for talk in &mut *talks {
-            match talk.decide(deadline, stops)? {
-                Decision::Over => is_new |= !std::mem::replace(&mut talk.is_over, true),
+        for (place, talk) in talks.iter_mut().enumerate() {
+            let was_over = talk.is_over;
+            talk.is_over = match talk.decide(deadline, stops)? {
+                Decision::Over => true,
                 Decision::TimedOut => return Ok(Ending::TimedOut),
-                Decision::Wait => over = false,
+                Decision::Wait => false,
+            };
+            if talk.is_over && !was_over {
+                talk.give_up(place, deadline, watch)?;
+                is_new = true;
             }
-        }
-        if over {
-            break;
+            over &= talk.is_over;
         }
         // Others may go on when they know that one is over.
-        if !is_new {
-            wait(talks)?;
+        match (over, is_new && talks.len() > 1) {
+            (_, true) => {}
+            (true, false) => break,
+            (false, false) => wait(talks)?,
         }
     }
     for (place, talk) in talks.iter_mut().enumerate() {
@@ -178,8 +184,6 @@ pub(crate) struct Talk<'a> {
     grown: [bool; 3],
     /// Up to which length the buffers of standard output and error have memory behind them.
     prepared: [usize; 2],
-    /// How often the streams were looked at.
-    looks: u64,
     /// Who looks on has seen enough, or a target has failed: the process is to be stopped.
     pub(crate) has_seen_enough: bool,
     /// Nothing is waited for any more.
@@ -221,7 +225,6 @@ impl<'a> Talk<'a> {
             until: None,
             grown: [false; 3],
             prepared,
-            looks: 0,
             has_seen_enough: false,
             is_over: false,
             is_paused: false,
@@ -248,7 +251,7 @@ impl<'a> Talk<'a> {
 
     fn transfer(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         let ready = std::mem::take(&mut self.ready);
-        self.looks += 1;
+        self.machine.begin_look();
         if ready.stdin && self.machine.wants_to_write() {
             let [grown, ..] = &mut self.grown;
             let written = match &self.child.stdin {
@@ -285,6 +288,7 @@ impl<'a> Talk<'a> {
     }
 
     fn read(&mut self, place: usize, stream: Stream, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
+        let until = self.target_deadline(deadline);
         let [_, stdout_grown, stderr_grown] = &mut self.grown;
         let [stdout_prepared, stderr_prepared] = &mut self.prepared;
         let (end, grown, prepared, step) = match stream {
@@ -298,12 +302,21 @@ impl<'a> Talk<'a> {
         let mut full = false;
         let clocked = self.child.settings.transcript || !self.child.tee.is_empty();
         let now = || if clocked { self.child.settings.started_at.elapsed() } else { Duration::ZERO };
-        // A target does not hold up a stop, nor a timeout.
-        let until = if self.stopper.is_some() { Deadline::now() } else { deadline.earlier(self.child.drain) };
         let (tee, failure, has_seen_enough) =
             (&mut self.child.tee, &mut self.closing.failure, &mut self.has_seen_enough);
         let (mut marks, sieve) = (Vec::new(), &mut self.child.sieve);
+        let mut skips = self.machine.skips_newline(stream);
+        let stopping = self.stopper.is_some() || self.is_over;
         let ended = self.machine.read(stream, |buffer, max| {
+            if clocked && !stopping && failure.is_none() && !*has_seen_enough {
+                // Whoever does not take the bytes holds up the child.
+                let caught_up = tee.catch_up(stream, until);
+                if !matches!(caught_up, Ok(true)) {
+                    *has_seen_enough |= caught_up.is_err();
+                    *failure = caught_up.err();
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+            }
             prepare_memory(buffer, prepared);
             let before = buffer.len();
             let mut read = |buffer: &mut Vec<u8>, max| {
@@ -324,18 +337,20 @@ impl<'a> Talk<'a> {
                     *failure = tee.give(stream, bytes, at, until).err();
                 }
             }
-            *has_seen_enough |= failure.is_some() || (count > 0 && watch.see(place, stream, bytes).is_break());
+            // Whoever was shown the first half of a line end is not shown the second.
+            let seen = match bytes.strip_prefix(b"\n") {
+                Some(behind) if std::mem::take(&mut skips) => behind,
+                _ => bytes,
+            };
+            skips &= bytes.is_empty();
+            *has_seen_enough |= failure.is_some() || (!seen.is_empty() && watch.see(place, stream, seen).is_break());
             Ok(count)
         });
         if full {
             grow(reader.as_fd(), grown);
         }
-        if let Some(error) = sieve.take_failure() {
-            failure.get_or_insert(Error::io("filter", error));
-            *has_seen_enough = true;
-        }
         for (count, at) in marks {
-            self.machine.mark(stream, count, at, self.looks);
+            self.machine.mark(stream, count, at);
         }
         let ended = ended.map_err(|trouble| match trouble {
             Trouble::Read(error) => Error::io(step, error),
@@ -344,9 +359,24 @@ impl<'a> Talk<'a> {
         if ended {
             *end = None;
             self.child.handle.span().stream_ended(stream, || self.machine.said(stream, 0).0);
+        }
+        self.take_filter_failure();
+        if ended {
             self.end(place, stream, until, watch);
         }
         Ok(())
+    }
+
+    fn take_filter_failure(&mut self) {
+        if let Some(error) = self.child.sieve.take_failure() {
+            self.closing.failure.get_or_insert(Error::io("filter", error));
+            self.has_seen_enough = true;
+        }
+    }
+
+    /// A target does not hold up a stop, nor a timeout.
+    fn target_deadline(&self, deadline: Deadline) -> Deadline {
+        if self.stopper.is_some() { Deadline::now() } else { deadline }
     }
 
     /// Tells everybody that no more will come of a stream.
@@ -474,6 +504,11 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Whether the process has ended and nobody can be waited for who reads what is written to it.
+    pub(crate) fn reads_no_more(&self) -> bool {
+        self.exited && self.is_over
+    }
+
     /// Whether standard output has more although its pipe may have nothing.
     fn has_passed(&self) -> bool {
         !self.is_paused && self.child.sieve.has_passed()
@@ -512,11 +547,24 @@ impl<'a> Talk<'a> {
                 }
             }
         }
+        self.read_what_has_passed(place, deadline, watch)
+    }
+
+    /// What filters have made of what was read is not given up with the pipe.
+    fn read_what_has_passed(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
+        if self.child.sieve.is_empty() || !self.machine.wants_to_read(Stream::Stdout) {
+            return Ok(());
+        }
+        self.child.sieve.cut_off();
+        while self.child.sieve.has_passed() && self.machine.overflowed().is_none() {
+            self.read(place, Stream::Stdout, deadline, watch)?;
+        }
+        self.take_filter_failure();
         Ok(())
     }
 
-    /// Nothing is waited for any more but the reaping of a process that has ended.
-    fn finish(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
+    /// Reading is given up: nobody waits for the streams any more.
+    fn give_up(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         if self.machine.overflowed().is_none() {
             self.read_what_is_there(place, deadline, watch)?;
         }
@@ -530,8 +578,20 @@ impl<'a> Talk<'a> {
                 let holders = end.map(|end| holders(&self.child.handle, &end));
                 self.machine.cut_off(stream, holders.unwrap_or_default());
                 self.child.handle.span().stream_cut_off(stream, || self.machine.said(stream, 0).0);
-                self.end(place, stream, Deadline::now(), watch);
+                self.end(place, stream, self.target_deadline(deadline), watch);
             }
+        }
+        Ok(())
+    }
+
+    /// Nothing is waited for any more but the reaping of a process that has ended.
+    fn finish(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
+        self.give_up(place, deadline, watch)?;
+        if self.closing.failure.is_none()
+            && self.closing.cause == Cause::Ended
+            && let Err(error) = self.child.tee.finish(self.target_deadline(deadline))
+        {
+            self.closing.failure = Some(if deadline.has_passed() { error.kind_of(ErrorKind::Timeout) } else { error });
         }
         self.machine.end_input();
         self.child.stdin = None;

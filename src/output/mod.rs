@@ -97,8 +97,8 @@ pub struct Captured {
     pub(crate) dropped: u64,
     pub(crate) gap: Option<usize>,
     pub(crate) completeness: Completeness,
-    /// What was not kept was shown to somebody.
-    pub(crate) shown: bool,
+    /// Something that was not kept was shown to nobody either.
+    pub(crate) lost: bool,
     pub(crate) spilled: Option<PathBuf>,
 }
 
@@ -277,7 +277,7 @@ impl Output {
     pub fn is_complete(&self) -> bool {
         [&self.stdout, &self.stderr].iter().all(|stream| {
             let read = matches!(stream.completeness, Completeness::Complete | Completeness::NotCaptured);
-            read && (stream.dropped == 0 || stream.shown)
+            read && !stream.lost
         })
     }
 
@@ -341,16 +341,16 @@ impl Output {
     /// ```
     pub fn transcript(&self) -> Vec<Piece<'_>> {
         let Some((last, before)) = self.stages.split_last() else {
-            return transcript::pieces(&self.marks, Duration::ZERO, &self.stdout, &self.stderr);
+            return transcript::pieces(0, &self.marks, Duration::ZERO, &self.stdout, &self.stderr);
         };
         let since = |stage: &Output| {
             let between = stage.started.zip(self.started).map(|(stage, first)| stage.duration_since(first));
             between.and_then(Result::ok).unwrap_or_default()
         };
         // The whole has taken the last one's standard output.
-        let mut all = transcript::pieces(&last.marks, since(last), &self.stdout, &last.stderr);
-        for stage in before {
-            all.extend(transcript::pieces(&stage.marks, since(stage), &stage.stdout, &stage.stderr));
+        let mut all = transcript::pieces(before.len(), &last.marks, since(last), &self.stdout, &last.stderr);
+        for (place, stage) in before.iter().enumerate() {
+            all.extend(transcript::pieces(place, &stage.marks, since(stage), &stage.stdout, &stage.stderr));
         }
         all.sort_by_key(Piece::at);
         all
@@ -436,6 +436,8 @@ mod tests {
         assert!(!output.is_complete());
         output.stderr.completeness = Completeness::Complete;
         output.stdout.dropped = 1;
+        assert!(output.is_complete(), "it was shown to somebody");
+        output.stdout.lost = true;
         assert!(!output.is_complete());
     }
 }

@@ -16,6 +16,7 @@ pub(crate) struct Mark {
 /// A piece of output in the order of reading; see [`Output::transcript`](crate::Output::transcript).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece<'a> {
+    stage: usize,
     stream: Stream,
     bytes: &'a [u8],
     total: u64,
@@ -24,6 +25,11 @@ pub struct Piece<'a> {
 }
 
 impl<'a> Piece<'a> {
+    /// Which stage of a pipeline it came from, counted from 0; 0 for a single command.
+    pub fn stage(&self) -> usize {
+        self.stage
+    }
+
     /// Which stream it came from.
     pub fn stream(&self) -> Stream {
         self.stream
@@ -44,15 +50,16 @@ impl<'a> Piece<'a> {
         self.at
     }
 
-    /// Whether this piece and the one before it, of the other stream, were found in one look: which of them was written first
-    /// cannot be known.
+    /// Whether this piece and the one before it, of the other stream of the same stage, were found in one look: which of them was
+    /// written first cannot be known.
     pub fn is_simultaneous(&self) -> bool {
         self.is_simultaneous
     }
 }
 
-/// The pieces of one run, which was started so long after the first, in the order of reading.
+/// The pieces of one stage, which was started so long after the first, in the order of reading.
 pub(super) fn pieces<'a>(
+    stage: usize,
     marks: &'a [Mark],
     since: Duration,
     stdout: &'a Captured,
@@ -69,6 +76,7 @@ pub(super) fn pieces<'a>(
         let (start, end) = (place(captured, *read), place(captured, *read + mark.count));
         *read += mark.count;
         pieces.push(Piece {
+            stage,
             stream: mark.stream,
             bytes: captured.bytes.get(start..end).unwrap_or_default(),
             total: mark.count,
@@ -110,7 +118,7 @@ mod tests {
         ];
         // "abcdefghij" of which "cdefg" was dropped.
         let (stdout, stderr) = (captured(b"abhij", Some(2), 5), captured(b"xyz", None, 0));
-        let pieces = pieces(&marks, Duration::ZERO, &stdout, &stderr);
+        let pieces = pieces(0, &marks, Duration::ZERO, &stdout, &stderr);
         let seen: Vec<_> = pieces.iter().map(|piece| (piece.bytes(), piece.total(), piece.is_simultaneous())).collect();
         assert_eq!(
             seen,

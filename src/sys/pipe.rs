@@ -59,14 +59,12 @@ pub(crate) fn waiting(fd: BorrowedFd<'_>) -> io::Result<u64> {
 /// Where the host ignores SIGPIPE, as Rust programs do, a plain write is enough. Otherwise the signal is blocked in this
 /// thread around the write and the pending one is taken away. The disposition of the process is read, never changed.
 pub(crate) fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    if mask::ignores(libc::SIGPIPE) {
-        return write_plain(fd, bytes);
-    }
-    mask::without_sigpipe(|| write_plain(fd, bytes))
+    without_signal(|| retry(|| Ok(nix::unistd::write(fd, bytes)?)))
 }
 
-fn write_plain(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    retry(|| Ok(nix::unistd::write(fd, bytes)?))
+/// Does something that writes, as [`write`] does it.
+pub(crate) fn without_signal<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    if mask::ignores(libc::SIGPIPE) { work() } else { mask::without_sigpipe(work) }
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -5,9 +5,10 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal as Number, kill};
 use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, Uid, setresuid};
-use procession::{PipeReader, SpawnRoute};
+use procession::{Child, Command, Error, PipeReader, PipeWriter, SpawnRoute};
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// What the helper program writes when it writes a pattern.
@@ -44,6 +45,24 @@ pub fn line(reader: &mut PipeReader) -> String {
 pub fn pid_in(line: &str) -> u32 {
     let word = line.split_whitespace().last().unwrap_or_default();
     word.parse().unwrap_or_else(|_| panic!("no pid in {line:?}"))
+}
+
+/// A shell that writes the first text, waits for the other end of a pipe to be dropped, and writes the second.
+pub fn in_two_parts(before: &str, after: &str) -> (Command, PipeWriter) {
+    let (reader, writer) = procession::pipe().unwrap();
+    let script = format!("printf '{before}'; read x <&3; printf '{after}'");
+    (Command::shell(script).fd(3, reader), writer)
+}
+
+/// Talks to the child until it has written so much.
+pub fn talk_until_it_wrote(child: &mut Child, count: u64) -> Error {
+    loop {
+        let error = child.communicate_timeout((), Duration::from_millis(20)).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        if error.output().captured_stdout().total() >= count {
+            return error;
+        }
+    }
 }
 
 /// The pids in all lines that begin with `word`.
@@ -99,4 +118,20 @@ pub fn without_rights(body: impl FnOnce()) {
 fn stay_readable() {
     // SAFETY: an integer argument.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1) };
+}
+
+/// Runs the body while a descriptor of this program is another.
+pub fn with_descriptor<T>(number: i32, other: impl AsFd, body: impl FnOnce() -> T) -> T {
+    io::stdout().flush().unwrap();
+    // SAFETY: integer arguments.
+    let before = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 10) };
+    assert!(before > 0);
+    // SAFETY: integer arguments.
+    assert_eq!(unsafe { libc::dup2(other.as_fd().as_raw_fd(), number) }, number);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    // SAFETY: integer arguments; the copy was made above.
+    assert_eq!(unsafe { libc::dup2(before, number) }, number);
+    // SAFETY: made above and nobody else's.
+    drop(unsafe { OwnedFd::from_raw_fd(before) });
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

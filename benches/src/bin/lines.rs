@@ -126,7 +126,7 @@ fn main() {
             loop {
                 match stdout.read(&mut buffer).unwrap() {
                     0 => break,
-                    count => seen += buffer[..count].iter().map(|byte| usize::from(*byte == b'\n')).sum::<usize>(),
+                    count => seen += count_ends(&buffer[..count]),
                 }
             }
             assert!(child.wait().unwrap().success());
@@ -137,6 +137,12 @@ fn main() {
     let measured = measure(&options, 1, contestants);
     let references = ["std, read_until", "std, lines", "tokio, lines"];
     report_rate(&title, &measured, lines as f64 / 1e6, "M lines", &references);
+}
+
+/// In sums of one byte, which the compiler puts into wide registers.
+fn count_ends(bytes: &[u8]) -> usize {
+    let count = |piece: &[u8]| piece.iter().map(|byte| u8::from(*byte == b'\n')).sum::<u8>();
+    bytes.chunks(192).map(|piece| usize::from(count(piece))).sum()
 }
 
 fn resize(pipe: &impl std::os::fd::AsRawFd, size: i32) {
