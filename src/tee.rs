@@ -217,10 +217,10 @@ impl Out {
     /// Writes, and says how much was taken until the deadline.
     fn write(&mut self, bytes: &[u8], until: Deadline) -> io::Result<usize> {
         match self {
-            Out::Own(1) => flush_own_stdout(until).and_then(|flushed| match flushed {
+            Out::Own(1) => match flush_own_stdout(until)? {
                 true => write_patiently(io::stdout().as_fd(), bytes, until),
                 false => Ok(0),
-            }),
+            },
             Out::Own(_) => write_patiently(io::stderr().as_fd(), bytes, until),
             Out::File { file, is_regular: true, .. } => file.write_all(bytes).map(|()| bytes.len()),
             Out::File { file, .. } => write_patiently(file.as_fd(), bytes, until),

@@ -1,9 +1,9 @@
 //! Who else gets what a child writes: that the copies are whole, decorated as said, and that a target that fails or blocks is told.
 
 use crate::support::{Scratch, alone, children, fixture, fixture_path, is_running, wait_for};
-use crate::talk::{cpu_time, noise, pattern, pid_in, with_descriptor};
+use crate::talk::{cpu_time, noise, own_status, pattern, pid_in, with_descriptor};
 use nix::sys::signal::{SigHandler, Signal as Number, signal};
-use procession::{Cause, Clock, Command, ErrorKind, Filter, Output, PipeReader, Stdio, Stop, Stream, Target};
+use procession::{Cause, Clock, Command, ErrorKind, Filter, Output, Overflow, PipeReader, Stdio, Stop, Stream, Target};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -391,6 +391,24 @@ fn what_a_child_wrote_while_a_target_blocked_is_in_the_record() {
         assert!(error.is_timeout(), "{error}");
         assert_eq!(error.output().stdout(), b"abcdef");
         assert!(error.output().is_complete());
+    });
+}
+
+#[test]
+fn a_target_that_blocks_during_a_stop_does_not_fill_memory() {
+    alone!({
+        // It goes on writing for as long as it is let.
+        let deaf = Command::shell(format!("trap '' TERM; exec '{}' flood", fixture_path().display()));
+        let deaf = deaf.stop(Stop::term_then_kill(Duration::from_secs(1))).capture_limit(1000, Overflow::Tail);
+        let (_reader, writer) = full_pipe();
+        let before = own_status("VmHWM");
+        let command = deaf.timeout(Duration::from_millis(300)).tee(Target::stdout());
+        let error = with_descriptor(1, &writer, || command.output()).unwrap_err();
+        assert!(error.is_timeout(), "{error}");
+        let total = error.output().captured_stdout().total();
+        assert!(total > 64 * MIB as u64, "it was read all the while: {total}");
+        let grown = own_status("VmHWM") - before;
+        assert!(grown < 32 * 1024, "{grown} KiB");
     });
 }
 
