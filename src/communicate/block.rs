@@ -622,7 +622,8 @@ impl Talk<'_> {
         let survivors = self.stopper.as_ref().is_some_and(|(stopper, _)| stopper.leaves_survivors());
         let cut_off =
             self.closing.cause != Cause::Overflow && STREAMS.iter().any(|&stream| self.machine.wants_to_read(stream));
-        if survivors || cut_off {
+        // Once: afterwards the pipes are closed.
+        if self.closing.explanation.is_none() && (survivors || cut_off) {
             let explanation = handle::explain(&self.child.subject(Some(self.machine)));
             self.closing.explanation = Some(Box::new(explanation.at_the_end()));
         }
