@@ -4,6 +4,7 @@ use crate::support::{alone, children, fixture, script};
 use crate::talk::pattern;
 use procession::{Cause, Command, Completeness, ErrorKind, Overflow, Pipeline, Signal, Stdio, Stop};
 use std::io::{Read, Write};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1024 * 1024;
@@ -295,4 +296,24 @@ impl Read for Endless {
         buffer.fill(b'x');
         Ok(buffer.len())
     }
+}
+
+#[test]
+fn a_stage_that_floods_does_not_starve_the_others() {
+    alone!({
+        // Each stage says one line, while the first one writes without end.
+        let flooding = Command::shell("yes >&2");
+        let saying = (0..9).map(|place| Command::shell(format!("echo line {place} >&2; exec sleep 60")));
+        let pipeline = std::iter::once(flooding).chain(saying).collect::<Pipeline>().stop(Stop::kill());
+        let mut seen = Vec::new();
+        let output = pipeline.try_for_each_line(|line| {
+            if line.stage() > 0 {
+                seen.push(line.text().into_owned());
+            }
+            if seen.len() == 9 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!(output.unwrap().cause(), Cause::Stopped);
+        seen.sort();
+        assert_eq!(seen, (0..9).map(|place| format!("line {place}")).collect::<Vec<_>>());
+    });
 }
