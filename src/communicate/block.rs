@@ -99,11 +99,12 @@ pub(crate) fn drive(
             }
             over &= talk.is_over;
         }
+        if over {
+            break;
+        }
         // Others may go on when they know that one is over.
-        match (over, is_new && talks.len() > 1) {
-            (_, true) => {}
-            (true, false) => break,
-            (false, false) => wait(talks)?,
+        if !is_new {
+            wait(talks)?;
         }
     }
     for (place, talk) in talks.iter_mut().enumerate() {

@@ -6,6 +6,7 @@ use nix::sys::signal::{SigHandler, Signal as Number, signal};
 use procession::{Cause, Clock, Command, ErrorKind, Filter, Output, Overflow, PipeReader, Stdio, Stop, Stream, Target};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -391,6 +392,24 @@ fn what_a_child_wrote_while_a_target_blocked_is_in_the_record() {
         assert!(error.is_timeout(), "{error}");
         assert_eq!(error.output().stdout(), b"abcdef");
         assert!(error.output().is_complete());
+    });
+}
+
+#[test]
+fn a_target_that_blocks_does_not_hold_up_a_stop() {
+    alone!({
+        let (mut reader, writer) = full_pipe();
+        // There is room for the first line, and no more.
+        reader.read_exact(&mut [0; 4096]).unwrap();
+        let polite = fixture("term-spew").arg("1000000").stop(Stop::term_then_kill(Duration::from_secs(20)));
+        let polite = polite.tee_stdout(Target::stdout());
+        let output = with_descriptor(1, &writer, || polite.try_for_each_line(|_| ControlFlow::Break(()))).unwrap();
+        assert_eq!(
+            (output.cause(), output.status().code()),
+            (Cause::Stopped, Some(0)),
+            "it could write its last words"
+        );
+        assert_eq!(output.captured_stdout().total(), 1_000_006);
     });
 }
 
