@@ -226,8 +226,8 @@ impl Child {
 
     /// Closes our end of standard input, if there is one, and waits for the end.
     ///
-    /// A child that writes more than a pipe holds waits for somebody to read: if standard output or error is piped, use
-    /// [`communicate`](Self::communicate), or read them first.
+    /// A child that writes more than a pipe holds waits for somebody to read: if standard output or error is piped, or has a
+    /// [target](Command::tee), use [`communicate`](Self::communicate), or read them first.
     ///
     /// # Errors
     /// If the system refuses to wait.

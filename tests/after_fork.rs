@@ -124,7 +124,7 @@ fn no_failure_allocates() {
         (with_every_step(Command::new(missing)), ErrorKind::NotFound),
         (fixture("exit").current_dir("/no/such/directory"), ErrorKind::DirectoryNotFound),
         (fixture("exit").process_group(i32::MAX), ErrorKind::PermissionDenied),
-        (fixture("exit").fd(30, Stdio::inherit()), ErrorKind::Io),
+        (fixture("exit").fd(777, Stdio::inherit()), ErrorKind::Io),
         (fixture("exit").cpu_affinity([60_000]), ErrorKind::Io),
         (Command::new(Path::new("/")), ErrorKind::NotExecutable),
     ];

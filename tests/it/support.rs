@@ -142,6 +142,11 @@ pub fn run_alone(type_name: &str, body: impl FnOnce()) {
     if std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == *name) {
         // SAFETY: an integer argument.
         unsafe { libc::alarm(SECONDS_MAX) };
+        // A shell's background jobs are started with these ignored, and children would inherit that.
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: the default action runs no code of ours.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         let before = Litter::now();
         body();
         before.check();

@@ -370,6 +370,19 @@ fn a_target_that_blocks_does_not_hold_up_a_timeout() {
 }
 
 #[test]
+fn a_named_pipe_that_nobody_reads_is_refused() {
+    alone!({
+        let scratch = Scratch::new();
+        let path = scratch.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_retain(0o600)).unwrap();
+        let marker = scratch.path().join("ran");
+        let error = fixture("touch").arg(&marker).tee(Target::append(&path)).output().unwrap_err();
+        assert_eq!((error.failed_path(), error.raw_os_error()), (Some(&*path), Some(libc::ENXIO)), "{error}");
+        assert!(!marker.exists());
+    });
+}
+
+#[test]
 fn what_a_slow_target_does_not_take_in_time_is_told() {
     alone!({
         let (_reader, writer) = full_pipe();
