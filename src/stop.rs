@@ -15,11 +15,11 @@ use std::time::Duration;
 ///
 /// let stop = Stop::new()
 ///     .close_stdin(Duration::from_millis(100))
-///     .signal(Signal::INT, Duration::from_millis(100))
+///     .signal(Signal::TERM, Duration::from_millis(100))
 ///     .then_kill();
 /// let mut child = Command::new("sleep").arg("60").spawn()?;
 /// let report = child.stop(&stop)?;
-/// assert_eq!(report.status().signal(), Some(Signal::INT));
+/// assert_eq!(report.status().signal(), Some(Signal::TERM));
 /// assert!(report.survivors().is_empty());
 /// # Ok::<(), procession::Error>(())
 /// ```
