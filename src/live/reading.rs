@@ -212,8 +212,9 @@ impl<'a> Lines<'a> {
     ///
     /// # Errors
     /// If the [`timeout`](Self::timeout) has passed, if a target of the command fails, if more is unread than its
-    /// [`capture_limit`](crate::Command::capture_limit) allows, or if the system refuses to read. With [`Command::text`](crate::Command::text) in an encoding in
-    /// which a line cannot be found among the bytes (UTF-16): use [`Command::for_each_line`](crate::Command::for_each_line) then.
+    /// [`capture_limit`](crate::Command::capture_limit) allows, or if the system refuses to read. With
+    /// [`Command::text`](crate::Command::text) in an encoding in which a line cannot be found among the bytes (UTF-16): use
+    /// [`Command::for_each_line`](crate::Command::for_each_line) then.
     #[inline]
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Error> {
         let cut = match self.find() {
