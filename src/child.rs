@@ -33,7 +33,8 @@ use std::time::{Duration, Instant, SystemTime};
 /// [`communicate`](Child::communicate) feed and collect without a deadlock.
 ///
 /// Dropping a child closes the pipe ends and lets the process go on; it is reaped quietly when it has ended, at the latest by
-/// the next command that is started. A child on a terminal of its own gets SIGHUP then, because the terminal goes away. With [`Command::kill_on_drop`] it is stopped by its stop plan instead, in bounded time.
+/// the next command that is started. A child on a terminal of its own gets SIGHUP then, because the terminal goes away. With
+/// [`Command::kill_on_drop`] it is stopped by its stop plan instead, in bounded time.
 ///
 /// ```
 /// use procession::Command;
