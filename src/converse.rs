@@ -117,6 +117,10 @@ impl Command {
         if let Some(input) = &self.input {
             child.feed(input.clone())?;
         }
+        if let Some(machine) = &mut child.machine {
+            // More may come by the turns.
+            machine.hold_input(true);
+        }
         let mut conversation = child.converse(timeout);
         conversation.until = until;
         let result = talk(&mut conversation)?;
@@ -231,8 +235,12 @@ impl<'a> Conversation<'a> {
     /// Reads a line, without its end; `None` if the stream has ended. A last line without an end is a line too.
     ///
     /// # Errors
-    /// As [`read_until`](Self::read_until), except that the end of the stream is none.
+    /// As [`read_until`](Self::read_until), except that the end of the stream is none. With [`Command::text`] in an encoding in which a
+    /// line cannot be found among the bytes (UTF-16): use [`Pattern::with`] then.
     pub fn read_line(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        if self.text.is_cut_as_text() {
+            return Err(self.fail(Error::invalid("lines of this encoding cannot be found: use `read_until`")));
+        }
         let mut finder = self.text.line_finder(usize::MAX);
         let found = self.read_while(|unread, ended| finder.next(unread, ended));
         let cut = found.map_err(|error| if error.is_timeout() { error.detail(self.late("a line")) } else { error })?;

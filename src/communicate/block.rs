@@ -121,7 +121,8 @@ fn stop_all_if_wanted(talks: &mut [Talk<'_>]) {
     if !wanted || talks.iter().any(|talk| talk.stopper.is_some()) {
         return;
     }
-    for talk in talks {
+    // Who has come to the end by itself was not stopped.
+    for talk in talks.iter_mut().filter(|talk| !(talk.is_over && talk.child.handle.has_exited())) {
         let cause = if talk.machine.overflowed().is_some() { Cause::Overflow } else { Cause::Stopped };
         talk.begin_stop(cause);
     }
@@ -512,7 +513,8 @@ impl<'a> Talk<'a> {
 
     /// Whether standard output has more although its pipe may have nothing.
     fn has_passed(&self) -> bool {
-        !self.is_paused && self.child.sieve.has_passed()
+        let reading = !self.is_paused && self.machine.overflowed().is_none();
+        reading && self.machine.wants_to_read(Stream::Stdout) && self.child.sieve.has_passed()
     }
 
     /// The ends that bytes can still pass.

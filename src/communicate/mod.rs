@@ -130,7 +130,7 @@ impl Party for Child {
     fn end_input(&mut self) {
         let Some(machine) = &mut self.machine else { return };
         machine.hold_input(false);
-        if machine.input_waiting() == 0 {
+        if machine.input_is_written() {
             machine.end_input();
             // Where there is no room to say it, it is said when the conversation goes on.
             if self.stdin.as_ref().is_some_and(PipeWriter::say_end) {

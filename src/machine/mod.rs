@@ -261,6 +261,11 @@ impl Machine {
         }
     }
 
+    /// Whether there is no input left to be written. Of a reader that is not known before it has come to its end.
+    pub(crate) fn input_is_written(&self) -> bool {
+        self.feed.parts.iter().all(|part| matches!(part, Part::Bytes { .. }) && part.waiting() == 0)
+    }
+
     /// How much input waits to be written, as far as that is known.
     pub(crate) fn input_waiting(&self) -> usize {
         self.feed.parts.iter().map(Part::waiting).sum()

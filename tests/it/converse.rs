@@ -2,7 +2,9 @@
 
 use crate::support::{alone, children, fixture};
 use crate::talk::pattern;
-use procession::{Cause, Child, Command, Error, ErrorKind, Filter, Newlines, Overflow, Pattern, Stdio, Stream, Text};
+use procession::{
+    Cause, Child, Command, Error, ErrorKind, Filter, Input, Newlines, Overflow, Pattern, Stdio, Stream, Text,
+};
 use std::time::{Duration, Instant};
 
 /// Generous: no test waits for it unless something is wrong.
@@ -379,4 +381,49 @@ fn cpu_time() -> Duration {
     let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_THREAD).unwrap();
     let time = |time: nix::sys::time::TimeVal| Duration::new(time.tv_sec() as u64, time.tv_usec() as u32 * 1000);
     time(usage.user_time()) + time(usage.system_time())
+}
+
+#[test]
+fn input_of_the_command_comes_first_and_leaves_room_for_turns() {
+    alone!({
+        let command = fixture("cat").input("one\n");
+        let (answer, output) = command
+            .converse(LONG, |talk| {
+                talk.read_until("one\n")?;
+                talk.write("two\n")?;
+                talk.end_input();
+                talk.read_to_end()
+            })
+            .unwrap();
+        assert_eq!(answer, b"two\n");
+        assert!(output.success() && !output.input_refused());
+        // Nobody has to say the end.
+        let (_, output) = command.converse(LONG, |talk| talk.read_until("one\n")).unwrap();
+        assert!(output.success());
+    });
+}
+
+#[test]
+fn the_end_of_input_comes_behind_what_a_reader_still_has() {
+    alone!({
+        let command = fixture("cat").input(Input::reader(std::io::Cursor::new(pattern(300_000))));
+        let (all, output) = command
+            .converse(LONG, |talk| {
+                talk.end_input();
+                talk.read_to_end()
+            })
+            .unwrap();
+        assert!(all == pattern(300_000) && !output.input_refused());
+    });
+}
+
+#[test]
+fn lines_that_cannot_be_found_among_the_bytes_are_refused() {
+    alone!({
+        let text = Text::encoding("utf-16le").unwrap();
+        let mut child = talking(fixture("echo").arg("x").text(text));
+        let error = child.converse(LONG).read_line().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        child.wait().unwrap();
+    });
 }

@@ -563,3 +563,15 @@ fn a_filter_is_called_on_the_thread_of_the_verb() {
         assert_eq!(text, "y\n");
     });
 }
+
+#[test]
+fn what_has_passed_and_nobody_wants_any_more_keeps_nobody_awake() {
+    alone!({
+        let writer = Command::shell("trap '' PIPE; seq 1000000 2>/dev/null; sleep 1");
+        let before = cpu_time();
+        let output = (writer | expanding() | Command::new("head").arg("-c1")).output().unwrap();
+        assert_eq!(output.stdout(), b"1");
+        assert!(cpu_time() - before < Duration::from_millis(500), "{:?}", cpu_time() - before);
+        assert_eq!(children(), Vec::<String>::new());
+    });
+}

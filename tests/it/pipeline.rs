@@ -317,3 +317,15 @@ fn a_stage_that_floods_does_not_starve_the_others() {
         assert_eq!(seen, (0..9).map(|place| format!("line {place}")).collect::<Vec<_>>());
     });
 }
+
+#[test]
+fn a_stage_that_had_ended_by_itself_was_not_stopped() {
+    alone!({
+        let last = Command::shell("cat; exec 2>&-; echo now; exec sleep 60");
+        let breaking = (Command::new("true") | last).stop(Stop::kill());
+        let output = breaking.try_for_each_line(|_| std::ops::ControlFlow::Break(())).unwrap();
+        let causes: Vec<_> = output.stages().iter().map(|stage| stage.cause()).collect();
+        assert_eq!((output.cause(), causes), (Cause::Stopped, vec![Cause::Ended, Cause::Stopped]));
+        assert_eq!(children(), Vec::<String>::new());
+    });
+}
