@@ -245,7 +245,12 @@ impl<'a> Conversation<'a> {
         let found = self.read_while(|unread, ended| finder.next(unread, ended));
         let cut = found.map_err(|error| if error.is_timeout() { error.detail(self.late("a line")) } else { error })?;
         Ok(cut.map(|cut| {
+            let after_return = finder.is_after_return();
             let mut line = self.take(finder.forget());
+            let (place, stream) = self.source;
+            if let Some(machine) = self.party.machine_mut(place).filter(|_| after_return) {
+                machine.skip_newline(stream);
+            }
             line.truncate(cut.end);
             line.drain(..cut.start);
             line

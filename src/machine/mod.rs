@@ -214,7 +214,7 @@ impl Machine {
 
     /// Where the whole stream is written to when memory holds no more.
     pub(crate) fn spill_to(&mut self, stream: Stream, path: PathBuf, file: File) {
-        self.sink_mut(stream).spill = Some(Spill { path, file, begun: false });
+        self.sink_mut(stream).spill = Some(Spill { path, file, begun: false, written: 0 });
     }
 
     /// Remembers in which order pieces come, from now on.
@@ -563,6 +563,44 @@ mod tests {
             taken.extend(captured.bytes);
             assert!(taken == given, "seed {seed}");
         }
+    }
+
+    #[test]
+    fn the_file_has_all_behind_its_beginning_however_one_changes_between_handing_out_and_keeping() {
+        let path = std::env::temp_dir().join(format!("procession-machine-{}", std::process::id()));
+        for seed in 0..60 {
+            let mut random = random(seed);
+            let keeping = limit(1000, Overflow::Spill(path.clone()));
+            let mut machine = Machine::new(false, Some(&keeping), None);
+            machine.spill_to(Stream::Stdout, path.clone(), File::create(&path).unwrap());
+            let (mut given, mut taken, mut begun_at) = (Vec::new(), 0, None);
+            for _ in 0..60 {
+                match random(6) {
+                    0 | 1 => {
+                        let size = [1, 10, 900, 30_000][random(4)];
+                        let piece: Vec<u8> = (0..size).map(|_| random(251) as u8).collect();
+                        push(&mut machine, &piece);
+                        given.extend(piece);
+                    }
+                    2 | 3 => machine.keep(Stream::Stdout, &keeping),
+                    4 => machine.hand_out(Stream::Stdout, usize::MAX),
+                    _ => {
+                        let count = random(machine.unread(Stream::Stdout).len() + 1);
+                        machine.take(Stream::Stdout, count);
+                        taken += count;
+                    }
+                }
+                let [snapshot, _] = machine.snapshot();
+                if snapshot.spilled.is_some() {
+                    let from: usize = *begun_at.get_or_insert(taken);
+                    assert!(std::fs::read(&path).unwrap() == given[from..], "seed {seed}");
+                } else if machine.sink(Stream::Stdout).live.is_none() {
+                    assert!(snapshot.bytes == given[taken..], "seed {seed}");
+                }
+                assert!(!snapshot.lost, "seed {seed}");
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]

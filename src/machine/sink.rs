@@ -56,6 +56,8 @@ pub(super) struct Spill {
     pub(super) path: PathBuf,
     pub(super) file: File,
     pub(super) begun: bool,
+    /// Up to which place in the stream the file has it.
+    pub(super) written: u64,
 }
 
 /// The first reads want little memory, later ones as much as has been read; a turn ends after this much.
@@ -151,7 +153,8 @@ impl Sink {
         }
         if self.head_max == 0 {
             std::mem::swap(&mut self.head, &mut self.tail);
-        } else if self.head.len() > self.head_max {
+        } else if self.head.len() > self.head_max && self.spill.is_none() {
+            // What a file is to have stays at the beginning until it is there.
             self.tail = self.head.split_off(self.head_max);
         }
     }
@@ -192,7 +195,7 @@ impl Sink {
                 Err(error) => return Err(Trouble::Read(error)),
             };
             self.total += count as u64;
-            self.spill_what_is_over(count)?;
+            self.spill_what_is_over()?;
             match count {
                 0 => self.state = State::Ended,
                 // What is handed out is wanted while it is in the cache.
@@ -251,22 +254,29 @@ impl Sink {
         usize::from(skips)
     }
 
-    /// Writes to the file what came beyond the limit, and at first what came before. What is handed out is written as well if the
-    /// file holds what came before it.
-    pub(super) fn spill_what_is_over(&mut self, count: usize) -> Result<(), Trouble> {
-        let Some(spill) = self.spill.as_mut().filter(|_| !self.tail.is_empty()) else { return Ok(()) };
+    /// Writes to the file what came beyond the limit, and at first what came before. From then on the file gets everything, also what
+    /// is handed out and what fits the memory again.
+    pub(super) fn spill_what_is_over(&mut self) -> Result<(), Trouble> {
+        let Some(spill) = &mut self.spill else { return Ok(()) };
         let handed_out = self.live.is_some();
-        if handed_out && !spill.begun {
+        let is_over = !self.tail.is_empty() || self.head.len() > self.head_max;
+        if !spill.begun && (handed_out || !is_over) {
             return Ok(());
         }
-        let begun = std::mem::replace(&mut spill.begun, true);
-        let before = if begun { &[] } else { self.head.as_slice() };
-        let new = if handed_out { self.tail.len().saturating_sub(count) } else { 0 };
-        let new = self.tail.get(new..).unwrap_or_default();
-        let written = spill.file.write_all(before).and_then(|()| spill.file.write_all(new));
+        let kept = self.head.len() + self.tail.len();
+        let new = if spill.begun { usize::try_from(self.total - spill.written).unwrap_or(kept) } else { kept };
+        // Half of a line end that is nobody's is part of the stream all the same.
+        let half: &[u8] = if new > kept { b"\n" } else { b"" };
+        let of_tail = new.min(self.tail.len());
+        let of_head = (new - of_tail).min(self.head.len());
+        let (_, head) = self.head.split_at(self.head.len() - of_head);
+        let (_, tail) = self.tail.split_at(self.tail.len() - of_tail);
+        let written = [half, head, tail].into_iter().try_for_each(|bytes| spill.file.write_all(bytes));
+        (spill.begun, spill.written) = (true, self.total);
         written.map_err(|error| Trouble::Spill(spill.path.clone(), error))?;
         if !handed_out {
             self.tail.clear();
+            self.head.truncate(self.head_max);
         }
         Ok(())
     }

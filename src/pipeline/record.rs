@@ -16,16 +16,18 @@ pub(super) fn whole(ends: &[(ExitStatus, bool)], pipefail: bool) -> (ExitStatus,
 /// What all stages said, in their order.
 pub(super) fn joined(stages: &[Output]) -> Captured {
     let captured = || stages.iter().map(|stage| &stage.stderr);
-    let mut all = Captured::default();
+    let (mut all, mut outside) = (Captured::default(), None);
     for stream in captured() {
-        if !stream.bytes.is_empty() && stream.dropped > 0 {
-            all.gap = all.gap.or(stream.gap.map(|gap| gap + all.bytes.len()));
-        }
+        let gap = stream.gap.map(|gap| gap + all.bytes.len());
+        // A gap within what a stage said tells more than one where nothing of it was kept.
+        let place = if stream.bytes.is_empty() { &mut outside } else { &mut all.gap };
+        *place = place.or(gap);
         all.bytes.extend_from_slice(&stream.bytes);
         all.dropped += stream.dropped;
         all.total += stream.total;
         all.lost |= stream.lost;
     }
+    all.gap = all.gap.or(outside);
     // The least complete of all speaks for the whole.
     let rank = |completeness: &Completeness| match completeness {
         Completeness::NotCaptured => 0,

@@ -427,3 +427,20 @@ fn lines_that_cannot_be_found_among_the_bytes_are_refused() {
         child.wait().unwrap();
     });
 }
+
+#[test]
+fn half_of_a_line_end_is_no_line() {
+    alone!({
+        let universal = Text::utf8().newlines(Newlines::Universal);
+        // The second half comes later than the line.
+        let halves = fixture("bytes").args(["610d", "0a62", "0d", "630d0a", "64"]).text(universal);
+        let mut child = halves.pipe_all().spawn().unwrap();
+        let mut talk = child.converse(Duration::from_secs(10));
+        let mut lines = Vec::new();
+        while let Some(line) = talk.read_line().unwrap() {
+            lines.push(String::from_utf8(line).unwrap());
+        }
+        assert_eq!(lines, ["a", "b", "c", "d"]);
+        assert_eq!(child.communicate(()).unwrap().captured_stdout().total(), 9);
+    });
+}
