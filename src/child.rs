@@ -11,12 +11,12 @@ use crate::handle::{self, OurEnd, ProcessHandle, StopReport, Subject, TAIL_ASKED
 use crate::machine::Machine;
 use crate::output::{Accepted, Stream, Usage};
 use crate::pipe::{PipeReader, PipeWriter};
-use crate::plan::Plan;
+use crate::plan::{Plan, have_ends};
 use crate::signal::Signal;
 use crate::spawn;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
-use crate::sys::procfs::Channel;
+use crate::sys::{self, procfs::Channel};
 use crate::tee::Tee;
 use crate::terminal::Terminal;
 use crate::text::Text;
@@ -151,32 +151,14 @@ impl Command {
         })
     }
 
-    /// A stream that has a target comes by a pipe.
-    fn streams_with_targets(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<Stdio>; 3], Error> {
-        let [stdout_ends, stderr_ends] = have_ends(streams);
-        let [stdin, stdout, stderr] = streams.clone();
-        let stdout = self.stream_with_target(Stream::Stdout, stdout, stdout_ends)?;
-        let stderr = self.stream_with_target(Stream::Stderr, stderr, stderr_ends)?;
-        Ok([stdin, stdout, stderr])
-    }
-
-    fn stream_with_target(&self, stream: Stream, stdio: Option<Stdio>, has_end: bool) -> Result<Option<Stdio>, Error> {
-        match stdio {
-            stdio if !self.has_target(stream) => Ok(stdio),
-            None => Ok(Some(Stdio::piped())),
-            // Targets of both streams get it by way of the stream that it has become.
-            Some(stdio) if has_end || (joins_another(&stdio) && !self.has_own_target(stream)) => Ok(Some(stdio)),
-            Some(stdio) => Err(Error::invalid(format!("{stream} has a target, and is said to be {stdio:?}"))),
-        }
-    }
-
     fn open_spills(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<(PathBuf, File)>; 2], Error> {
         let [stdout, stderr] = have_ends(streams);
         let open = |has_end: bool, limit: &Option<Limit>| -> Result<_, Error> {
             match limit {
                 Some(Limit { overflow: Overflow::Spill(path), .. }) if has_end => {
-                    let file = File::create(path).map_err(|error| Error::io("open", error).path(path))?;
-                    Ok(Some((path.clone(), file)))
+                    let file = sys::fd::open(path, File::options().write(true).create(true).truncate(true), 0);
+                    let file = file.map_err(|error| Error::io("open", error).path(path))?;
+                    Ok(Some((path.clone(), file.into())))
                 }
                 _ => Ok(None),
             }
@@ -193,19 +175,6 @@ pub(crate) fn echo(line: &dyn fmt::Display) {
     let _ = write_visible(&mut text, &line.to_string());
     text.push('\n');
     crate::sys::terminal::remark(&text);
-}
-
-/// Of which output streams an end is ours. The terminal has one for both.
-fn have_ends(streams: &[Option<Stdio>; 3]) -> [bool; 2] {
-    let [_, stdout, stderr] = streams.each_ref().map(Option::as_ref);
-    let shared = stdout.is_some_and(Stdio::is_pty);
-    let stderr = stderr.is_some_and(|stderr| stderr.is_pipe() || (stderr.is_pty() && !shared));
-    [stdout.is_some_and(Stdio::has_end), stderr]
-}
-
-/// Whether it goes where the other stream goes.
-fn joins_another(stdio: &Stdio) -> bool {
-    stdio.is_other_stream() || stdio.is_pty()
 }
 
 impl Child {

@@ -3,6 +3,7 @@
 
 use crate::command::{Attributes, Command, Directory, FileMode, Id, Kind, Mask, Program, Pty, Stdio};
 use crate::error::{Error, ErrorKind};
+use crate::output::Stream;
 use crate::signal::Signal;
 use crate::sys::step::Step;
 use crate::sys::strings::{Strings, ZeroByte};
@@ -80,7 +81,27 @@ impl Command {
     /// Everything that is wrong with the request, and a program that cannot be found.
     #[doc(alias = "dry_run")]
     pub fn plan(&self) -> Result<Plan, Error> {
-        Plan::resolve(self, &self.chosen_streams()).map_err(|error| error.of_command(|| self.to_string()))
+        let streams = self.streams_with_targets(&self.chosen_streams());
+        streams.and_then(|streams| Plan::resolve(self, &streams)).map_err(|error| error.of_command(|| self.to_string()))
+    }
+
+    /// A stream that has a target comes by a pipe.
+    pub(crate) fn streams_with_targets(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<Stdio>; 3], Error> {
+        let [stdout_ends, stderr_ends] = have_ends(streams);
+        let [stdin, stdout, stderr] = streams.clone();
+        let stdout = self.stream_with_target(Stream::Stdout, stdout, stdout_ends)?;
+        let stderr = self.stream_with_target(Stream::Stderr, stderr, stderr_ends)?;
+        Ok([stdin, stdout, stderr])
+    }
+
+    fn stream_with_target(&self, stream: Stream, stdio: Option<Stdio>, has_end: bool) -> Result<Option<Stdio>, Error> {
+        match stdio {
+            stdio if !self.has_target(stream) => Ok(stdio),
+            None => Ok(Some(Stdio::piped())),
+            // Targets of both streams get it by way of the stream that it has become.
+            Some(stdio) if has_end || (joins_another(&stdio) && !self.has_own_target(stream)) => Ok(Some(stdio)),
+            Some(stdio) => Err(Error::invalid(format!("{stream} has a target, and is said to be {stdio:?}"))),
+        }
     }
 }
 
@@ -370,6 +391,19 @@ fn check_stdio(number: RawFd, stdio: &Stdio, all: &[(RawFd, Stdio)]) -> Result<(
         }
         _ => Ok(()),
     }
+}
+
+/// Of which output streams an end is ours. The terminal has one for both.
+pub(crate) fn have_ends(streams: &[Option<Stdio>; 3]) -> [bool; 2] {
+    let [_, stdout, stderr] = streams.each_ref().map(Option::as_ref);
+    let shared = stdout.is_some_and(Stdio::is_pty);
+    let stderr = stderr.is_some_and(|stderr| stderr.is_pipe() || (stderr.is_pty() && !shared));
+    [stdout.is_some_and(Stdio::has_end), stderr]
+}
+
+/// Whether it goes where the other stream goes.
+fn joins_another(stdio: &Stdio) -> bool {
+    stdio.is_other_stream() || stdio.is_pty()
 }
 
 /// The terminal of the command, if a stream is on it, and what follows from that: the child leads a session of its own, and it is

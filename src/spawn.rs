@@ -17,7 +17,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
@@ -317,10 +316,7 @@ fn explain_pty(error: io::Error) -> Error {
 }
 
 fn open_file(path: &Path, options: &mut std::fs::OpenOptions) -> Result<OwnedFd, Error> {
-    // No terminal that is opened for a child becomes ours.
-    let failed = |error| Error::io("open", error).path(path);
-    let file = options.custom_flags(libc::O_NOCTTY).open(path).map_err(failed)?;
-    fd::above_stdio(file.into()).map_err(failed)
+    fd::open(path, options, 0).map_err(|error| Error::io("open", error).path(path))
 }
 
 // ---- making the process ----

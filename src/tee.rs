@@ -13,7 +13,6 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
@@ -114,9 +113,9 @@ impl Open {
                 let mut options = File::options();
                 let options = if *append { options.append(true) } else { options.write(true).truncate(true) };
                 let failed = |error| Error::io("open", error).path(path);
-                // A pipe by name that nobody reads is an error and not a wait; no terminal becomes ours.
-                let file =
-                    options.create(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).map_err(failed)?;
+                // A named pipe that nobody reads would hold us up without a bound.
+                let file = sys::fd::open(path, options.create(true), libc::O_NONBLOCK).map_err(failed)?;
+                let file = File::from(file);
                 let is_regular = file.metadata().map_err(failed)?.is_file();
                 Out::File { path: path.clone(), file, is_regular }
             }

@@ -69,12 +69,13 @@ impl Target {
         Target::new(Place::Own(2))
     }
 
-    /// A file, created if missing and emptied if not, each time the command is started.
+    /// A file, created if missing and emptied if not, each time the command is started. A named pipe needs a reader then: nobody waits
+    /// for one, and without one the verb fails.
     pub fn write(path: impl Into<PathBuf>) -> Target {
         Target::new(Place::File { path: path.into(), append: false })
     }
 
-    /// A file, created if missing; every write goes to its end.
+    /// A file, created if missing; every write goes to its end. Of named pipes see [`write`](Self::write).
     pub fn append(path: impl Into<PathBuf>) -> Target {
         Target::new(Place::File { path: path.into(), append: true })
     }

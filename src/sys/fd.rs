@@ -2,8 +2,11 @@
 #![allow(unsafe_code)]
 
 use super::errno::{check, retry};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 /// Duplicates a descriptor to the lowest free number from `lowest` on.
 pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
@@ -21,6 +24,12 @@ pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<Ow
 /// Moves a new descriptor out of 0-2, where it would land if the host had closed its standard streams.
 pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate_from(fd.as_fd(), 3) }
+}
+
+/// Opens a file above descriptor 2. No terminal that is opened becomes ours; `flags` are further ones of open(2).
+pub(crate) fn open(path: &Path, options: &mut OpenOptions, flags: i32) -> io::Result<OwnedFd> {
+    let file = options.custom_flags(libc::O_NOCTTY | flags).open(path)?;
+    above_stdio(file.into())
 }
 
 /// Duplicates a descriptor that is known by its number only. An error names a number that is not open.

@@ -4,7 +4,7 @@
 use crate::inject::supervise;
 use crate::support::{Scratch, alone, children, descriptors, fixture, state_of, wait_for};
 use nix::sys::resource::{Resource as Nix, getrlimit, setrlimit};
-use procession::{Command, ErrorKind, Resource, SpawnRoute, Stdio};
+use procession::{Command, ErrorKind, Overflow, Resource, SpawnRoute, Stdio, Target};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -297,11 +297,19 @@ fn any_of_the_standard_streams_may_be_closed_in_the_parent() {
 fn verbs_work_with_all_standard_streams_closed() {
     alone!({
         SpawnRoute::current();
+        let scratch = Scratch::new();
         let standard = Standard::saved();
         standard.close(7);
         let output = fixture("cat").input("through").output();
         let merged = fixture("merge").arg("4").stderr(Stdio::stdout()).output();
+        // Files that are opened on the side are nobody's standard streams.
+        let aside = fixture("cat").pipe_all().tee_stderr(Target::write(scratch.join("log")));
+        let mut aside = aside.capture_limit(1, Overflow::Spill(scratch.join("spilled"))).spawn().unwrap();
+        let open: Vec<bool> = (0..3).map(is_open).collect();
+        let through = aside.communicate("through");
         drop(standard);
+        assert_eq!(open, [false; 3]);
+        assert_eq!(through.unwrap().stdout(), b"t");
         assert_eq!(output.unwrap().stdout(), b"through");
         assert_eq!(merged.unwrap().stdout(), b"out 0\nerr 1\nout 2\nerr 3\n");
     });

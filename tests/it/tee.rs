@@ -638,3 +638,24 @@ fn a_target_says_what_it_is() {
         wait_for("nobody", || children().is_empty());
     });
 }
+
+#[test]
+fn a_plan_knows_the_targets() {
+    alone!({
+        let plan = fixture("exit").tee_stdout(Target::stderr()).plan().unwrap().to_string();
+        assert!(plan.contains("stream   1 <- piped\n"), "{plan}");
+        let error = fixture("exit").stdout(Stdio::null()).tee_stdout(Target::stderr()).plan().unwrap_err();
+        assert!(error.is_invalid_input(), "{error}");
+    });
+}
+
+#[test]
+fn a_named_pipe_without_a_reader_is_not_waited_for() {
+    alone!({
+        let scratch = Scratch::new();
+        let path = scratch.join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_retain(0o600)).unwrap();
+        let error = fixture("echo").arg("x").tee(Target::append(&path)).timeout(LONG).output().unwrap_err();
+        assert_eq!((error.raw_os_error(), error.failed_path()), (Some(libc::ENXIO), Some(&*path)), "{error}");
+    });
+}
