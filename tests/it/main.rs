@@ -19,6 +19,7 @@ mod live;
 mod nslookup;
 mod pipeline;
 mod pty;
+mod random;
 mod routes;
 mod spawn;
 mod spill;
