@@ -151,10 +151,11 @@ impl Sink {
         } else {
             self.head.append(&mut self.tail);
         }
-        if self.head_max == 0 {
-            std::mem::swap(&mut self.head, &mut self.tail);
-        } else if self.head.len() > self.head_max && self.spill.is_none() {
+        if self.spill.is_some() {
             // What a file is to have stays at the beginning until it is there.
+        } else if self.head_max == 0 {
+            std::mem::swap(&mut self.head, &mut self.tail);
+        } else if self.head.len() > self.head_max {
             self.tail = self.head.split_off(self.head_max);
         }
     }
