@@ -475,6 +475,43 @@ mod tests {
     }
 
     #[test]
+    fn a_spill_file_has_everything_once_however_the_stream_is_read() {
+        for seed in 0..40 {
+            let mut random = random(seed);
+            let path = std::env::temp_dir().join(format!("procession-spill-{}-{seed}", std::process::id()));
+            let limit = limit(10, Overflow::Spill(path.clone()));
+            let mut machine = Machine::new(false, Some(&limit), None);
+            machine.spill_to(Stream::Stdout, path.clone(), File::create(&path).unwrap());
+            let mut given = Vec::new();
+            for _ in 0..30 {
+                match random(5) {
+                    0 | 1 => {
+                        let piece: Vec<u8> = (0..random(30)).map(|_| random(251) as u8).collect();
+                        // An empty piece would be the end.
+                        if !piece.is_empty() {
+                            push(&mut machine, &piece);
+                        }
+                        given.extend(piece);
+                    }
+                    2 => machine.hand_out(Stream::Stdout, usize::MAX),
+                    3 => machine.keep(Stream::Stdout, &limit),
+                    _ => {
+                        let count = random(machine.unread(Stream::Stdout).len() + 1);
+                        machine.take(Stream::Stdout, count);
+                    }
+                }
+                let spilled = machine.sink(Stream::Stdout).spill.as_ref().is_some_and(|spill| spill.begun);
+                if spilled {
+                    let file = std::fs::read(&path).unwrap();
+                    let whole = given.ends_with(&file);
+                    assert!(whole, "seed {seed}: {} of {} bytes", file.len(), given.len());
+                }
+            }
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
     fn one_turn_is_bounded() {
         let mut machine = machine(usize::MAX, Overflow::Fail);
         let mut given = 0;
