@@ -164,6 +164,13 @@ impl Command {
             }
         };
         let [stdout_limit, stderr_limit] = &self.limits;
+        let path = |limit: &Option<Limit>| match limit {
+            Some(Limit { overflow: Overflow::Spill(path), .. }) => Some(path.clone()),
+            _ => None,
+        };
+        if stdout && stderr && path(stdout_limit).is_some() && path(stdout_limit) == path(stderr_limit) {
+            return Err(Error::invalid("both streams are to be spilled to the same file"));
+        }
         Ok([open(stdout, stdout_limit)?, open(stderr, stderr_limit)?])
     }
 }

@@ -219,3 +219,14 @@ fn a_buffer_of_the_callers_is_used_again() {
         assert!(Command::new("no-such-program").output_into(&mut buffer).is_err());
     });
 }
+
+#[test]
+fn two_streams_cannot_share_a_file() {
+    alone!({
+        let scratch = Scratch::new();
+        let spill = || Overflow::Spill(scratch.join("both"));
+        let error = fixture("exit").capture_limit(10, spill()).capture_limit_stderr(10, spill()).output().unwrap_err();
+        assert!(error.is_invalid_input(), "{error}");
+        assert!(!scratch.join("both").exists());
+    });
+}
