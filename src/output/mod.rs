@@ -123,7 +123,8 @@ impl Captured {
         self.dropped
     }
 
-    /// Where in [`bytes`](Self::bytes) the dropped ones are missing, if any were dropped.
+    /// Where in [`bytes`](Self::bytes) the dropped ones are missing, if any were dropped. If bytes are missing in several places, as
+    /// they can be when a stream was [read piece by piece](crate::Child::lines) in between, it is the first of them.
     pub fn gap(&self) -> Option<usize> {
         self.gap
     }

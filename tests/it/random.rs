@@ -793,7 +793,8 @@ impl Play {
             }
             assert_eq!(captured.gap().is_some(), captured.dropped() > 0, "gap");
             if let Some(gap) = captured.gap() {
-                let is_one = known.taken == 0 || limit.is_none();
+                // Where the gap was is no longer known when the stream was handed out since.
+                let is_one = (known.taken == 0 && !known.has_gap) || limit.is_none();
                 if is_one {
                     assert!(known.expected.starts_with(&bytes[..gap]), "before the gap");
                     assert!(known.expected[..total].ends_with(&bytes[gap..]), "behind the gap");
@@ -1099,7 +1100,10 @@ impl Play {
             return Went::Over;
         }
         let Started::One(child) = &mut self.started else { return self.talk_to_the_end() };
-        let (known, newlines, line_max, is_cut) = (&mut self.known, self.newlines, self.line_max, self.is_cut);
+        // Whoever exceeds the limit is stopped, and the line he was at is the last one.
+        let exceeds = |limit: &Limit| self.known.iter().any(|known| known.expected.len() > limit.size);
+        let is_cut = self.is_cut || self.limit.as_ref().is_some_and(exceeds);
+        let (known, newlines, line_max) = (&mut self.known, self.newlines, self.line_max);
         let before: Vec<_> = known.iter().map(|known| known.ahead.clone()).collect();
         self.log.push_str(if by_line { "for_each_line\n" } else { "for_each_chunk\n" });
         let result = match by_line {
