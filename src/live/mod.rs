@@ -96,6 +96,11 @@ impl OwnedLine {
         Line { stage, stream, bytes, end, text }
     }
 
+    /// Which stage of a pipeline it came from; see [`Line::stage`].
+    pub fn stage(&self) -> usize {
+        self.stage
+    }
+
     /// Which stream it came from.
     pub fn stream(&self) -> Stream {
         self.stream

@@ -385,7 +385,13 @@ impl fmt::Display for Output {
                 out.write_str("\n")?;
             }
             if stream.dropped > 0 {
-                writeln!(out, "[{} bytes dropped]", stream.dropped)?;
+                let how = if stream.lost { "dropped" } else { "were handed out as they came" };
+                writeln!(out, "[{} bytes {how}]", stream.dropped)?;
+            }
+            if let Some(path) = &stream.spilled {
+                out.write_str("[all of it is in ")?;
+                write_visible(out, &path.to_string_lossy())?;
+                out.write_str("]\n")?;
             }
             if let Completeness::CutOff { holders } = &stream.completeness {
                 writeln!(out, "[cut off: the pipe is still held by {}]", list(holders))?;
@@ -417,6 +423,17 @@ mod tests {
         let mut output = Output { status: Some(ExitStatus::from_code(2)), ..Output::default() };
         output.stdout.bytes = b"\x1b[2Jhello\r\n".to_vec();
         assert_eq!(output.to_string(), "\\u{1b}[2Jhello\n[exit status: 2]\n");
+    }
+
+    #[test]
+    fn what_is_not_shown_is_said() {
+        let mut output = Output { status: Some(ExitStatus::from_code(0)), ..Output::default() };
+        output.stdout.dropped = 3;
+        assert_eq!(output.to_string(), "[3 bytes were handed out as they came]\n");
+        output.stdout.lost = true;
+        assert_eq!(output.to_string(), "[3 bytes dropped]\n");
+        output.stdout = Captured { bytes: b"x\n".to_vec(), spilled: Some("/tmp/log".into()), ..Captured::default() };
+        assert_eq!(output.to_string(), "x\n[all of it is in /tmp/log]\n");
     }
 
     #[test]
