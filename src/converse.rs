@@ -126,12 +126,12 @@ impl Command {
         let result = talk(&mut conversation)?;
         let machine = child.begin(Input::empty(), Purpose::Show)?;
         let output = child.talk_with(machine, until.earlier(Deadline::after(timeout)), true, &mut ());
-        Ok((
-            result,
-            output.map_err(|error| {
-                if error.is_timeout() { error.detail(format!("not ended within {timeout:?}")) } else { error }
-            })?,
-        ))
+        let output = output.map_err(|error| match self.timeout {
+            _ if !error.is_timeout() => error,
+            Some(timeout) if until.has_passed() => error.detail(format!("timed out after {timeout:?}")),
+            _ => error.detail(format!("not ended within {timeout:?}")),
+        });
+        Ok((result, output?))
     }
 }
 
