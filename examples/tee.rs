@@ -27,11 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for piece in output.transcript() {
         let name = if piece.stream() == Stream::Stdout { "out" } else { "err" };
         let unsure = if piece.is_simultaneous() { " (or before the last one)" } else { "" };
-        println!(
-            "{:>5} ms {name}: {}{unsure}",
-            piece.at().as_millis(),
-            String::from_utf8_lossy(piece.bytes()).trim_end()
-        );
+        println!("{:>5} ms {name}: {}{unsure}", piece.at().as_millis(), piece.text().trim_end());
     }
     std::fs::remove_dir_all(&folder)?;
     Ok(())

@@ -2,6 +2,8 @@
 //! and found again in what was kept.
 
 use super::{Captured, Stream};
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 /// A piece of output was read: from which stream, how much, when, and in which look at both streams.
@@ -40,6 +42,11 @@ impl<'a> Piece<'a> {
         self.bytes
     }
 
+    /// The bytes as UTF-8, with U+FFFD for what is none; a character that was cut by the border of two pieces is none in either.
+    pub fn text(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.bytes)
+    }
+
     /// How many bytes were read, kept or not.
     pub fn total(&self) -> u64 {
         self.total
@@ -54,6 +61,13 @@ impl<'a> Piece<'a> {
     /// written first cannot be known.
     pub fn is_simultaneous(&self) -> bool {
         self.is_simultaneous
+    }
+}
+
+/// As [`text`](Piece::text).
+impl fmt::Display for Piece<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.text())
     }
 }
 

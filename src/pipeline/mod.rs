@@ -233,6 +233,14 @@ impl Pipeline {
         Ok(self.run_shared()?.status())
     }
 
+    /// std's name for [`call`](Self::call).
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn status(&self) -> Result<ExitStatus, Error> {
+        self.call()
+    }
+
     /// Runs the pipeline with the streams of this program; see [`Command::check_call`].
     ///
     /// # Errors
@@ -248,6 +256,14 @@ impl Pipeline {
     /// As there.
     pub fn output(&self) -> Result<Output, Error> {
         self.run_with(Streams::Collected, Purpose::Collect, &mut ())
+    }
+
+    /// Python's name for [`output`](Self::output).
+    ///
+    /// # Errors
+    /// As [`output`](Self::output).
+    pub fn run(&self) -> Result<Output, Error> {
+        self.output()
     }
 
     /// Runs the pipeline and returns what the last stage wrote; see [`Command::check_output`].
