@@ -445,6 +445,8 @@ static FENCE: RwLock<()> = RwLock::new(());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn spawn_fence() -> SpawnFence {
+    // While the fence is up nobody can find out about the kernel.
+    let _: SpawnRoute = SpawnRoute::current();
     SpawnFence { _guard: FENCE.write().unwrap_or_else(PoisonError::into_inner) }
 }
 
