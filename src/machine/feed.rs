@@ -46,12 +46,12 @@ impl Part {
     }
 
     /// Whether the next bytes must be asked from a reader, which may take its time.
-    pub(super) fn is_spent_reader(&self) -> bool {
+    fn is_spent_reader(&self) -> bool {
         matches!(self, Part::Reader { filled, offset, .. } if offset == filled)
     }
 
     /// The bytes that come next; empty at the end. A reader is asked once, and what it has is passed on.
-    pub(super) fn next(&mut self) -> io::Result<&[u8]> {
+    fn next(&mut self) -> io::Result<&[u8]> {
         match self {
             Part::Bytes { bytes, offset } => Ok(bytes.get(*offset..).unwrap_or_default()),
             Part::Reader { reader, buffer, filled, offset } => {
@@ -73,7 +73,7 @@ impl Part {
         }
     }
 
-    pub(super) fn advance(&mut self, count: usize) {
+    fn advance(&mut self, count: usize) {
         match self {
             Part::Bytes { offset, .. } | Part::Reader { offset, .. } => *offset += count,
         }

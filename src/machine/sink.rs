@@ -96,7 +96,7 @@ impl Sink {
         sink
     }
 
-    pub(super) fn limit(&mut self, limit: &Limit) {
+    fn limit(&mut self, limit: &Limit) {
         let all = limit.bytes_max;
         (self.head_max, self.tail_max) = match limit.overflow {
             Overflow::Fail | Overflow::Head | Overflow::Spill(_) => (all, 0),
@@ -135,7 +135,7 @@ impl Sink {
     }
 
     /// What was kept by another rule is divided into a beginning and an end anew.
-    pub(super) fn refit(&mut self) {
+    fn refit(&mut self) {
         let is_one = self.dropped == 0 || self.dropped_first || self.head.is_empty();
         if !is_one {
             // The gap stays where it is: what exceeds the beginning stood before it.
@@ -207,10 +207,7 @@ impl Sink {
         Ok(())
     }
 
-    pub(super) fn read_once(
-        &mut self,
-        read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    fn read_once(&mut self, read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>) -> io::Result<usize> {
         let room = self.head_max.saturating_sub(self.head.len());
         if room > 0 {
             let wanted = self.head.len().clamp(READ_MIN, READ_MAX).min(room);
@@ -245,7 +242,7 @@ impl Sink {
 
     /// The second half of a line end whose first half was taken is nobody's. Says how many bytes that were; of a live stream they
     /// stay with what was taken.
-    pub(super) fn skip_half(&mut self, before: usize, to_tail: bool) -> usize {
+    fn skip_half(&mut self, before: usize, to_tail: bool) -> usize {
         let bytes = if to_tail { &mut self.tail } else { &mut self.head };
         let Some(&first) = bytes.get(before) else { return 0 };
         let skips = std::mem::take(&mut self.after_return) && first == b'\n';
@@ -257,7 +254,7 @@ impl Sink {
 
     /// Writes to the file what came beyond the limit, and at first what came before. From then on the file gets everything, also what
     /// is handed out and what fits the memory again.
-    pub(super) fn spill_what_is_over(&mut self) -> Result<(), Trouble> {
+    fn spill_what_is_over(&mut self) -> Result<(), Trouble> {
         let Some(spill) = &mut self.spill else { return Ok(()) };
         let handed_out = self.live.is_some();
         let is_over = !self.tail.is_empty() || self.head.len() > self.head_max;
@@ -283,19 +280,19 @@ impl Sink {
     }
 
     /// How much of the end must stay.
-    pub(super) fn tail_kept(&self) -> usize {
+    fn tail_kept(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.unread).max(self.tail_max)
     }
 
     /// Drops what the end need not keep.
-    pub(super) fn trim(&mut self) {
+    fn trim(&mut self) {
         let excess = self.tail.len().saturating_sub(self.tail_kept());
         self.tail.drain(..excess);
         self.dropped += excess as u64;
         self.lost |= excess > 0 && !self.shown;
     }
 
-    pub(super) fn completeness(&self) -> Completeness {
+    fn completeness(&self) -> Completeness {
         match &self.state {
             State::NotCaptured => Completeness::NotCaptured,
             State::Open => Completeness::Open,
@@ -327,7 +324,7 @@ impl Sink {
         Captured { bytes, gap, ..captured }
     }
 
-    pub(super) fn captured(&self, bytes: Vec<u8>, dropped: u64) -> Captured {
+    fn captured(&self, bytes: Vec<u8>, dropped: u64) -> Captured {
         let gap = (dropped > 0).then_some(if self.dropped_first { 0 } else { self.head.len() });
         let spilled = self.spill.as_ref().filter(|spill| spill.begun).map(|spill| spill.path.clone());
         let completeness = self.completeness();
