@@ -28,6 +28,8 @@ mod communicate;
 mod live;
 mod pipeline;
 mod converse;
+mod set;
+pub mod pool;
 
 pub use child::Child;
 pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Pty, Resource, Stdio, Target, quote};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 25] = [
+const ORDER: [&str; 27] = [
     "sys",
     "signal",
     "status",
@@ -31,6 +31,8 @@ const ORDER: [&str; 25] = [
     "live",
     "pipeline",
     "converse",
+    "set",
+    "pool",
 ];
 
 /// Unsafe blocks are in `sys`, and a method that is declared unsafe is no unsafe block.

@@ -1,0 +1,1 @@
+//! Many children on one thread.
