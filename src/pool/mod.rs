@@ -9,9 +9,7 @@ mod retry;
 mod task;
 
 pub use done::{Done, Outcome, TaskId};
-pub use engine::{
-    Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker,
-};
+pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
 pub use halt::Halt;
 pub use observe::{Observer, TaskNews};
 pub use ready::Ready;

@@ -21,6 +21,7 @@ mod pipeline;
 mod pty;
 mod random;
 mod routes;
+mod set;
 mod spawn;
 mod spill;
 mod stop;
