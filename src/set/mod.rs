@@ -19,6 +19,7 @@ use crate::sys;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::Cut;
 use entry::{Entry, Fact};
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -431,20 +432,25 @@ impl ChildSet {
         }))
     }
 
-    /// Waits for the next child that ends. What else happens is not told.
+    /// Waits for the next child that ends. What else happens is not told. `None` also when somebody wants the wait to end: a waker, or
+    /// whoever sees what is read.
     pub(crate) fn wait_exit(
         &mut self,
         deadline: Deadline,
+        enough: &Cell<bool>,
         see: &mut SeeAll<'_>,
     ) -> Result<Option<(ChildKey, Result<Output, Error>)>, Error> {
         loop {
-            match self.find(deadline, see)? {
+            match self.find_ready(see) {
                 Some(Found::Child(key, Fact::Over(result))) => {
                     self.forget(key);
                     return Ok(Some((ChildKey(key), *result)));
                 }
-                Some(_) => {}
-                None => return Ok(None),
+                Some(_) => continue,
+                None => {}
+            }
+            if enough.get() || self.has_enough() || !self.wait(deadline, see)? {
+                return Ok(None);
             }
         }
     }
@@ -468,7 +474,7 @@ impl ChildSet {
     ) -> Result<Vec<(ChildKey, Result<Output, Error>)>, Error> {
         let (deadline, mut ended) = (deadline.into(), Vec::new());
         while !self.is_empty() {
-            match self.wait_exit(deadline, &mut |_, _, _| ())? {
+            match self.wait_exit(deadline, &Cell::new(false), &mut |_, _, _| ())? {
                 Some(exit) => ended.push(exit),
                 None if deadline.has_passed() => break,
                 None => {}
@@ -536,36 +542,44 @@ impl ChildSet {
         Some(entry)
     }
 
-    /// The order of what is told is decided here.
     fn find(&mut self, deadline: Deadline, see: &mut SeeAll<'_>) -> Result<Option<Found>, Error> {
         loop {
-            if let Some(found) = self.find_due(see) {
+            if let Some(found) = self.find_ready(see) {
                 return Ok(Some(found));
             }
-            while let Some(&key) = self.pending.front() {
-                let fact = self.entries.get_mut(key).and_then(|entry| entry.next_fact());
-                if let Some(fact) = fact {
-                    return Ok(Some(Found::Child(key, fact)));
-                }
-                self.pending.pop_front();
-                if let Some(entry) = self.entries.get_mut(key) {
-                    entry.is_pending = false;
-                }
-            }
-            if let Some(key) = self.ready_descriptors.pop_front() {
-                if self.watched.get(key).is_some() {
-                    return Ok(Some(Found::Readable(WatchKey(key))));
-                }
-                continue;
-            }
-            let nothing_left = self.entries.len() == 0 && self.watched.len() == 0 && self.timers.len() == 0;
-            if std::mem::take(&mut self.woken) || (nothing_left && self.waker.is_none()) {
-                return Ok(None);
-            }
-            if !self.wait(deadline, see)? {
+            if self.has_enough() || !self.wait(deadline, see)? {
                 return Ok(None);
             }
         }
+    }
+
+    /// The order of what is told is decided here.
+    fn find_ready(&mut self, see: &mut SeeAll<'_>) -> Option<Found> {
+        if let Some(found) = self.find_due(see) {
+            return Some(found);
+        }
+        while let Some(&key) = self.pending.front() {
+            let fact = self.entries.get_mut(key).and_then(|entry| entry.next_fact());
+            if let Some(fact) = fact {
+                return Some(Found::Child(key, fact));
+            }
+            self.pending.pop_front();
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.is_pending = false;
+            }
+        }
+        while let Some(key) = self.ready_descriptors.pop_front() {
+            if self.watched.get(key).is_some() {
+                return Some(Found::Readable(WatchKey(key)));
+            }
+        }
+        None
+    }
+
+    /// Nothing is left to wait for, or somebody wants the wait to end.
+    fn has_enough(&mut self) -> bool {
+        let nothing_left = self.entries.len() == 0 && self.watched.len() == 0 && self.timers.len() == 0;
+        std::mem::take(&mut self.woken) || (nothing_left && self.waker.is_none())
     }
 
     /// Timers that have come; children whose moment has come are looked at.
