@@ -4,16 +4,22 @@ mod admission;
 mod done;
 mod engine;
 mod halt;
+// Until the pool's core uses it.
+#[cfg_attr(not(test), allow(dead_code))]
+mod line;
 mod observe;
 mod ready;
 mod resources;
 mod retry;
 mod task;
+#[cfg_attr(not(test), allow(dead_code))]
+mod turns;
 
 pub use admission::Admission;
 pub use done::{Done, Outcome, TaskId};
 pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
 pub use halt::Halt;
+pub use line::Policy;
 pub use observe::{Observer, TaskNews};
 pub use ready::Ready;
 pub use resources::Supply;
