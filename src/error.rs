@@ -331,10 +331,12 @@ impl From<Error> for io::Error {
             ErrorKind::Ended => io::ErrorKind::UnexpectedEof,
             ErrorKind::Decode => io::ErrorKind::InvalidData,
             ErrorKind::Cancelled => io::ErrorKind::Interrupted,
-            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Dependency | ErrorKind::Engine | ErrorKind::Io => match &error.inner.source {
-                Some(Source::Io(source)) => source.kind(),
-                _ => io::ErrorKind::Other,
-            },
+            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Dependency | ErrorKind::Engine | ErrorKind::Io => {
+                match &error.inner.source {
+                    Some(Source::Io(source)) => source.kind(),
+                    _ => io::ErrorKind::Other,
+                }
+            }
         };
         io::Error::new(kind, error)
     }

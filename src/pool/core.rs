@@ -74,6 +74,7 @@ pub(super) struct Core {
     entries: HashMap<TaskId, Entry>,
     jobs: HashMap<JobId, TaskId>,
     names: HashMap<Arc<str>, TaskId>,
+    named: HashMap<TaskId, Arc<str>>,
     /// The tasks that this pool has got have numbers from here on.
     first: Option<TaskId>,
     free_slots: BTreeSet<usize>,
@@ -96,6 +97,9 @@ pub(super) struct Core {
     pub(super) wants_output: bool,
     pub(super) outbox: VecDeque<Effect>,
 }
+
+/// A task, its place among those submitted with it, and where its record goes.
+pub(super) type Submission = (Task, usize, Delivery);
 
 /// One engine and what runs there.
 pub(super) struct Lane {
@@ -171,6 +175,7 @@ impl Core {
             entries: HashMap::new(),
             jobs: HashMap::new(),
             names: HashMap::new(),
+            named: HashMap::new(),
             first: None,
             free_slots: BTreeSet::new(),
             slots: 0,
@@ -219,15 +224,15 @@ impl Core {
     /// Takes tasks that may wait for each other. Nothing is taken if one of them is wrong.
     pub(super) fn submit(
         &mut self,
-        tasks: Vec<(Task, usize, Delivery)>,
+        tasks: Vec<Submission>,
         capabilities: &[Capabilities],
         now: Instant,
-    ) -> Result<Vec<TaskId>, (Error, Vec<Delivery>)> {
+    ) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
         static TASKS: AtomicU64 = AtomicU64::new(0);
         let ids: Vec<TaskId> = tasks.iter().map(|_| TaskId(next_number(&TASKS))).collect();
         let wishes = match self.wishes(&tasks, &ids, capabilities) {
             Ok(wishes) => wishes,
-            Err(error) => return Err((error, tasks.into_iter().map(|(_, _, delivery)| delivery).collect())),
+            Err(error) => return Err((error, tasks)),
         };
         let doomed = match self.line.add(wishes) {
             Ok(doomed) => doomed,
@@ -238,13 +243,14 @@ impl Core {
                 };
                 let names: Vec<String> = cycle.iter().chain(cycle.first()).map(label).collect();
                 let error = Error::invalid(format!("tasks wait for each other: {}", names.join(" after ")));
-                return Err((error, tasks.into_iter().map(|(_, _, delivery)| delivery).collect()));
+                return Err((error, tasks));
             }
         };
         self.first = self.first.or(ids.first().copied());
         for ((task, index, delivery), &id) in tasks.into_iter().zip(&ids) {
             if let Some(name) = &task.name {
                 self.names.insert(Arc::clone(name), id);
+                self.named.insert(id, Arc::clone(name));
             }
             let task = Arc::new(task);
             if self.is_observed {
@@ -261,12 +267,7 @@ impl Core {
         Ok(ids)
     }
 
-    fn wishes(
-        &self,
-        tasks: &[(Task, usize, Delivery)],
-        ids: &[TaskId],
-        capabilities: &[Capabilities],
-    ) -> Result<Vec<Wish>, Error> {
+    fn wishes(&self, tasks: &[Submission], ids: &[TaskId], capabilities: &[Capabilities]) -> Result<Vec<Wish>, Error> {
         if self.closed {
             return Err(Error::invalid("the pool is closed"));
         }
@@ -278,7 +279,7 @@ impl Core {
                 return Err(Error::invalid(format!("there are two tasks named {name:?}")));
             }
         }
-        let wish = |((task, ..), &id): (&(Task, usize, Delivery), &TaskId)| -> Result<Wish, Error> {
+        let wish = |((task, ..), &id): (&Submission, &TaskId)| -> Result<Wish, Error> {
             let named = |error: Error| error.of_command(|| task.to_string());
             self.stock.check(&task.needs).map_err(named)?;
             // One place that can run it is enough.
@@ -625,11 +626,12 @@ impl Core {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let success = result.as_ref().is_ok_and(Output::success);
         let retry = entry.task.retry.as_ref().unwrap_or(&self.retry);
-        let again = if success || entry.cancelled || self.halted.is_some() || (self.services_end && entry.task.is_service) {
-            None
-        } else {
-            retry.again(outcome, entry.attempts, entry.task.idempotent)
-        };
+        let again =
+            if success || entry.cancelled || self.halted.is_some() || (self.services_end && entry.task.is_service) {
+                None
+            } else {
+                retry.again(outcome, entry.attempts, entry.task.idempotent)
+            };
         if let Some(pause) = again {
             if self.is_observed {
                 self.outbox.push_back(Effect::Retrying { id, outcome, pause, at: now });
@@ -658,7 +660,8 @@ impl Core {
         let is_failure = !success && !matches!(outcome, Outcome::Cancelled { .. });
         // What the pool has stopped by its own wish says nothing about the run.
         if self.halted.is_none() {
-            (self.succeeded, self.failed) = (self.succeeded + usize::from(success), self.failed + usize::from(is_failure));
+            (self.succeeded, self.failed) =
+                (self.succeeded + usize::from(success), self.failed + usize::from(is_failure));
         }
         let done = Done {
             id,
@@ -686,8 +689,8 @@ impl Core {
     /// Those that can never run, because of the failure of another.
     fn doom(&mut self, doomed: Vec<(TaskId, TaskId)>, now: Instant) {
         for (id, culprit) in doomed {
-            let name = self.names.iter().find(|(_, named)| **named == culprit).map(|(name, _)| name.to_string());
-            let text = format!("not started: {} has not succeeded", name.unwrap_or_else(|| format!("task {culprit}")));
+            let name = self.named.get(&culprit).map_or_else(|| format!("task {culprit}"), |name| name.to_string());
+            let text = format!("not started: {name} has not succeeded");
             let error = Error::new(ErrorKind::Dependency).detail(text);
             self.resolve_unstarted(id, Outcome::NotStarted, error, now);
         }
@@ -847,8 +850,7 @@ impl Core {
             (lane.is_alive, lane.is_waiting) = (false, false);
         }
         let there = |entry: &Entry| matches!(&entry.phase, Phase::Running(run) if run.lane == lane);
-        let ids: BTreeSet<TaskId> =
-            self.entries.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| *id).collect();
+        let ids: BTreeSet<TaskId> = self.entries.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| *id).collect();
         for id in ids {
             let run = self.leave_run(id);
             let outcome = Outcome::EngineFailed { retryable };

@@ -96,7 +96,7 @@ impl Bell {
     fn wait(&self, deadline: Deadline) -> bool {
         let mut rung = lock(&self.rung);
         while !std::mem::take(&mut *rung) {
-            rung = match wait(&self.condition, rung, deadline) {
+            rung = match pause(&self.condition, rung, deadline) {
                 Some(rung) => rung,
                 None => return false,
             };
@@ -172,7 +172,7 @@ impl Batch {
         let mut state = lock(&self.state);
         while state.done.len() < wanted {
             state.wanted = wanted;
-            state = match wait(&self.condition, state, deadline) {
+            state = match pause(&self.condition, state, deadline) {
                 Some(state) => state,
                 None => return None,
             };
@@ -188,7 +188,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Waits once. `None` if the deadline has come.
-pub(super) fn wait<'a, T>(
+pub(super) fn pause<'a, T>(
     condition: &Condvar,
     guard: MutexGuard<'a, T>,
     deadline: Deadline,

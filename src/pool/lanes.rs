@@ -2,7 +2,7 @@
 //! tells others what the core has to say, so that they hear it in order and outside of every lock.
 
 use super::core::{Core, Effect, Orders, Report};
-use super::delivery::{lock, wait};
+use super::delivery::{lock, pause};
 use super::done::TaskId;
 use super::engine::{Capabilities, Engine, JobId, JobNews, Refusal, Waker};
 use super::local::Local;
@@ -27,6 +27,8 @@ pub(super) struct Shared {
     lanes_max: usize,
     wakers: Mutex<Vec<Waker>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Where services write that they are ready. Whichever lane has the time looks.
+    probes: Mutex<HashMap<JobId, Probe>>,
     /// Held by whoever tells.
     audience: Mutex<Audience>,
 }
@@ -65,6 +67,7 @@ impl Shared {
             lanes_max,
             wakers: Mutex::default(),
             threads: Mutex::default(),
+            probes: Mutex::default(),
             audience: Mutex::default(),
         }
     }
@@ -161,14 +164,15 @@ impl Shared {
     pub(super) fn join(self: &Arc<Shared>, deadline: Deadline) -> bool {
         let mut core = self.core();
         while core.unresolved() > 0 {
-            core = match wait(&self.idle, core, deadline) {
+            core = match pause(&self.idle, core, deadline) {
                 Some(core) => core,
                 None => return false,
             };
         }
         drop(core);
         self.tell();
-        self.wake(&(0..lock(&self.wakers).len()).collect::<Vec<_>>());
+        let lanes = lock(&self.wakers).len();
+        self.wake(&(0..lanes).collect::<Vec<_>>());
         let threads = std::mem::take(&mut *lock(&self.threads));
         let own = std::thread::current().id();
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
@@ -286,30 +290,33 @@ fn run_lane(shared: &Arc<Shared>, lane: usize, mut engine: Box<dyn Engine>) {
 }
 
 fn drive(shared: &Arc<Shared>, lane: usize, engine: &mut dyn Engine) -> Result<(), Error> {
-    let mut probes: HashMap<JobId, Probe> = HashMap::new();
     let mut reports = Vec::new();
     loop {
         let orders = order(shared, lane, engine.now());
         if orders.leave {
+            shared.tell();
             return Ok(());
         }
         let until = orders.until;
-        carry_out(shared, orders, engine, &mut probes);
+        carry_out(shared, orders, engine);
         shared.tell();
         engine.poll(until.map_or(Deadline::NEVER, Deadline::at), &mut |job, news| {
-            reports.push((job, match news {
-                JobNews::Queued | JobNews::Retrying(_) => return,
-                JobNews::Started { place } => Report::Started(place),
-                JobNews::Output { stream, bytes } => Report::Output(stream, bytes.to_vec()),
-                JobNews::CancelAccepted => Report::CancelAccepted,
-                JobNews::Finished(finish) => Report::Finished(finish),
-            }));
+            reports.push((
+                job,
+                match news {
+                    JobNews::Queued | JobNews::Retrying(_) => return,
+                    JobNews::Started { place } => Report::Started(place),
+                    JobNews::Output { stream, bytes } => Report::Output(stream, bytes.to_vec()),
+                    JobNews::CancelAccepted => Report::CancelAccepted,
+                    JobNews::Finished(finish) => Report::Finished(finish),
+                },
+            ));
         })?;
         let now = engine.now();
         let mut core = shared.core();
         for (job, report) in reports.drain(..) {
             if matches!(report, Report::Finished(_)) {
-                probes.remove(&job);
+                lock(&shared.probes).remove(&job);
             }
             core.report(job, report, now);
         }
@@ -326,14 +333,14 @@ fn order(shared: &Arc<Shared>, lane: usize, now: Instant) -> Orders {
     orders
 }
 
-fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine, probes: &mut HashMap<JobId, Probe>) {
+fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
     for job in orders.cancels {
         engine.cancel(job);
     }
     for mut job in orders.jobs {
         if let Some(number) = job.notifies {
             match Probe::descriptor(&mut job.command, number) {
-                Ok(probe) => drop(probes.insert(job.id, probe)),
+                Ok(probe) => drop(lock(&shared.probes).insert(job.id, probe)),
                 Err(error) => {
                     let now = engine.now();
                     shared.core().refused(job.id, Refusal::Later(error), now);
@@ -351,7 +358,7 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine, prob
     }
     for (job, sign) in orders.probes {
         let is_ready = match &sign {
-            Sign::Descriptor(_) => probes.get_mut(&job).is_some_and(Probe::look),
+            Sign::Descriptor(_) => lock(&shared.probes).get_mut(&job).is_some_and(Probe::look),
             sign => sign.is_there(),
         };
         let now = engine.now();

@@ -232,6 +232,7 @@ impl Line {
     }
 
     /// Whether none waits.
+    #[cfg(test)]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting == 0
     }
@@ -1002,9 +1003,13 @@ mod tests {
             (0..count).map(|id| group(wish(id), id).after(after(id))).collect()
         };
         for policy in POLICIES {
-            for (is_fair, linked, singly) in
-                [(false, false, false), (false, false, true), (true, false, true), (false, true, false), (true, true, true)]
-            {
+            for (is_fair, linked, singly) in [
+                (false, false, false),
+                (false, false, true),
+                (true, false, true),
+                (false, true, false),
+                (true, true, true),
+            ] {
                 let count = 100_000;
                 let mut line = Line::new(policy, is_fair);
                 let wishes = wishes(count, linked);

@@ -8,7 +8,6 @@ use crate::output::{Cause, Output};
 use crate::set::{ChildKey, ChildSet, SetWaker};
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// This machine. A job is a child process with its tree: what is cancelled is stopped by the stop plan of its command, and is
 /// confirmed dead when all of the tree was seen to end.
@@ -18,7 +17,6 @@ use std::sync::Arc;
 pub struct Local {
     set: ChildSet,
     waker: SetWaker,
-    name: Arc<str>,
     jobs: HashMap<ChildKey, JobOf>,
     children: HashMap<JobId, ChildKey>,
 }
@@ -38,7 +36,7 @@ impl Local {
     pub fn new() -> Result<Local, Error> {
         let mut set = ChildSet::new()?;
         let waker = set.waker()?;
-        Ok(Local { set, waker, name: "local".into(), jobs: HashMap::new(), children: HashMap::new() })
+        Ok(Local { set, waker, jobs: HashMap::new(), children: HashMap::new() })
     }
 }
 

@@ -18,6 +18,7 @@ mod lines;
 mod live;
 mod nslookup;
 mod pipeline;
+mod pool;
 mod pty;
 mod random;
 mod routes;
