@@ -44,6 +44,12 @@ pub(super) struct Orders {
     pub(super) wake: Vec<usize>,
 }
 
+impl Orders {
+    pub(super) fn is_empty(&self) -> bool {
+        self.cancels.is_empty() && self.jobs.is_empty() && self.probes.is_empty()
+    }
+}
+
 /// What has happened, in a form that can be kept until the core looks at it.
 pub(super) enum Report {
     Started(Arc<str>),
@@ -351,7 +357,8 @@ impl Core {
         }
         if let Some(lane) = self.lanes.get_mut(lane) {
             orders.cancels.append(&mut lane.cancels);
-            lane.is_waiting = true;
+            // Until it is told to wake up: it waits for its engine next.
+            lane.is_waiting = orders.is_empty();
             orders.leave = self.closed && self.entries.is_empty() && lane.running == 0;
         }
         orders.wake = self.lanes_with_work(lanes_max);

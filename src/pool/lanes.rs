@@ -297,8 +297,13 @@ fn drive(shared: &Arc<Shared>, lane: usize, engine: &mut dyn Engine) -> Result<(
             shared.tell();
             return Ok(());
         }
+        if !orders.is_empty() {
+            // What comes of it may be the next order.
+            carry_out(shared, orders, engine);
+            shared.tell();
+            continue;
+        }
         let until = orders.until;
-        carry_out(shared, orders, engine);
         shared.tell();
         engine.poll(until.map_or(Deadline::NEVER, Deadline::at), &mut |job, news| {
             reports.push((
