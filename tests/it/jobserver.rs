@@ -471,12 +471,10 @@ fn two_makes_run_no_more_jobs_than_our_server_has() {
             let scratch = Scratch::new();
             let jobs = "all: 1 2 3 4 5 6\n1 2 3 4 5 6:\n\t@echo + >>log; sleep 0.03; echo - >>log\n";
             let jobserver = Jobserver::server(3, *style).unwrap();
-            let makes = [(); 2].map(|()| {
-                let token = jobserver.try_acquire().unwrap().unwrap();
-                let command =
-                    jobserver.configure(make_in(&scratch, jobs)).stdout(Stdio::piped()).stderr(Stdio::piped());
-                (command.spawn().unwrap(), token)
-            });
+            let command = jobserver.configure(make_in(&scratch, jobs)).stdout(Stdio::piped()).stderr(Stdio::piped());
+            // Both at first: the makes are quick to take what is left.
+            let tokens = [(); 2].map(|()| jobserver.try_acquire().unwrap().unwrap());
+            let makes = tokens.map(|token| (command.spawn().unwrap(), token));
             for (mut child, token) in makes {
                 without_complaint(child.communicate(()).unwrap());
                 drop(token);
