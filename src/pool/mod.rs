@@ -10,6 +10,8 @@ mod halt;
 mod lanes;
 mod line;
 mod local;
+mod jobserver;
+mod makeflags;
 mod observe;
 mod ready;
 mod resources;
@@ -26,6 +28,7 @@ pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, 
 pub use halt::Halt;
 pub use line::Policy;
 pub use local::Local;
+pub use jobserver::{JobToken, Jobserver, JobserverStyle};
 pub use observe::{Observer, TaskNews};
 pub use ready::Ready;
 pub use resources::Supply;

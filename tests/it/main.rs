@@ -14,6 +14,7 @@ mod errors;
 mod explain;
 mod filters;
 mod inject;
+mod jobserver;
 mod lines;
 mod live;
 mod nslookup;
