@@ -781,6 +781,11 @@ impl Command {
         }
     }
 
+    /// The longest time for the whole run, if there is one.
+    pub fn get_timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// The changes to the environment: a value, or `None` for one that is removed.
     pub fn get_envs(&self) -> impl Iterator<Item = (&OsStr, Option<&OsStr>)> {
         self.env

@@ -271,7 +271,7 @@ impl Command {
         Ok([self.input_stream(None)?, stdout, stderr])
     }
 
-    fn collected_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
+    pub(crate) fn collected_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
         let [_, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
         Ok([self.input_stream(Some(Stdio::null()))?, piped(stdout), piped(stderr)])

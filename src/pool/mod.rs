@@ -6,6 +6,7 @@ mod halt;
 mod observe;
 mod ready;
 mod retry;
+pub mod scripted;
 mod task;
 
 pub use done::{Done, Outcome, TaskId};
@@ -16,4 +17,5 @@ pub use halt::Halt;
 pub use observe::{Observer, TaskNews};
 pub use ready::Ready;
 pub use retry::Retry;
+pub use scripted::{Script, Scripted};
 pub use task::{After, Task};
