@@ -10,6 +10,7 @@ mod communicate;
 mod converse;
 mod descriptors;
 mod echo;
+mod engines;
 mod errors;
 mod explain;
 mod filters;
