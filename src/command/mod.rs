@@ -781,6 +781,11 @@ impl Command {
         }
     }
 
+    /// What the child reads on standard input, if something is fed to it.
+    pub fn get_input(&self) -> Option<&Input> {
+        self.input.as_ref()
+    }
+
     /// The longest time for the whole run, if there is one.
     pub fn get_timeout(&self) -> Option<Duration> {
         self.timeout

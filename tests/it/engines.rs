@@ -1,6 +1,7 @@
 //! What every engine of a pool must do, wherever it runs its jobs: one suite over all of them, driven by hand as a pool would. To put
 //! another engine to the test, add it to `ENGINES`.
 
+use crate::outside::Threads;
 use crate::support::{alone, is_running};
 use procession::pool::scripted::{Event, Fault};
 use procession::pool::{
@@ -12,14 +13,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The engines.
-const ENGINES: &[(&str, fn() -> Made)] = &[
+const ENGINES: &[(&str, Maker)] = &[
     ("scripted", || Made::scripted(|_| {}, |script| script)),
     ("scripted, silent", || Made::scripted(|_| {}, Script::silent)),
     ("scripted, with a queue", || Made::scripted(|_| {}, |script| script.queued(Duration::from_millis(50)))),
     ("scripted, narrow", || Made::scripted(|able| able.in_flight_max = Some(2), |script| script)),
     ("scripted, coarse", || Made::scripted(coarse, |script| script)),
     ("scripted, far away", || Made::scripted(far_away, |script| script)),
+    ("threads", || Made::local(Threads::new())),
 ];
+
+type Maker = fn() -> Made;
 
 /// The longest that anything may take, on the engine's clock.
 const BOUND: Duration = Duration::from_secs(30);
@@ -46,7 +50,6 @@ struct Made {
 
 impl Made {
     /// One that starts processes on this machine.
-    #[allow(dead_code)] // until there is one
     fn local(engine: impl Engine + 'static) -> Made {
         Made { engine: Box::new(engine), lives: Box::new(|_, pid| pid.is_some_and(is_running)) }
     }

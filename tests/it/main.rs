@@ -18,6 +18,7 @@ mod inject;
 mod lines;
 mod live;
 mod nslookup;
+mod outside;
 mod pipeline;
 mod pty;
 mod random;
