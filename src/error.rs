@@ -158,6 +158,22 @@ impl Error {
         self
     }
 
+    /// What an [`Engine`](crate::pool::Engine) has to say, in its own words: why it takes no job, why one has failed, why it has failed
+    /// itself. The text is lower case and has no full stop; the command is named by those who pass the error on.
+    ///
+    /// ```
+    /// use procession::pool::Refusal;
+    /// use procession::{Error, ErrorKind};
+    ///
+    /// let error = Error::of_engine(ErrorKind::ResourceExhausted, "the queue of the cluster is full");
+    /// assert_eq!(error.to_string(), "the queue of the cluster is full");
+    /// let refusal = Refusal::Later(error);
+    /// # let _ = refusal;
+    /// ```
+    pub fn of_engine(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(kind).detail(text)
+    }
+
     /// The sort of the error.
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind

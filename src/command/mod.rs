@@ -795,6 +795,16 @@ impl Command {
         }
     }
 
+    /// What the child reads on standard input, if something is fed to it.
+    pub fn get_input(&self) -> Option<&Input> {
+        self.input.as_ref()
+    }
+
+    /// The longest time for the whole run, if there is one.
+    pub fn get_timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// The changes to the environment: a value, or `None` for one that is removed.
     pub fn get_envs(&self) -> impl Iterator<Item = (&OsStr, Option<&OsStr>)> {
         self.env

@@ -17,6 +17,7 @@ mod ready;
 mod resources;
 mod results;
 mod retry;
+pub mod scripted;
 mod task;
 mod template;
 mod turns;
@@ -34,6 +35,7 @@ pub use ready::Ready;
 pub use resources::Supply;
 pub use results::Results;
 pub use retry::Retry;
+pub use scripted::{Script, Scripted};
 pub use task::{After, Task};
 pub use template::Template;
 
