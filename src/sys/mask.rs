@@ -65,11 +65,25 @@ pub(crate) fn current() -> libc::sigset_t {
 
 /// Runs a write with SIGPIPE blocked in this thread; if it raised one, takes it away before the mask is put back.
 pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let waiting_before = is_pending(libc::SIGPIPE);
-    blocking(libc::SIGPIPE, || {
+    without(libc::SIGPIPE, |error| error.kind() == io::ErrorKind::BrokenPipe, work)
+}
+
+/// The same for SIGXFSZ, which the kernel raises in the thread whose write begins at the greatest size that a file may have
+/// (`RLIMIT_FSIZE`).
+pub(crate) fn without_sigxfsz<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    without(libc::SIGXFSZ, |error| error.raw_os_error() == Some(libc::EFBIG), work)
+}
+
+fn without<T>(
+    signal: libc::c_int,
+    has_raised: impl FnOnce(&io::Error) -> bool,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let waiting_before = is_pending(signal);
+    blocking(signal, || {
         let result = work();
-        if matches!(&result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) && !waiting_before {
-            take_pending(libc::SIGPIPE);
+        if result.as_ref().is_err_and(has_raised) && !waiting_before {
+            take_pending(signal);
         }
         result
     })
