@@ -5,6 +5,7 @@ use super::done::{Done, TaskId};
 use super::held::{Kind, Order};
 use super::observe::{Observer, TaskNews};
 use crate::deadline::Deadline;
+use crate::entry;
 use crate::error::{self, Error};
 use crate::output::{Captured, Output, Stream};
 use crate::sys::fd;
@@ -64,14 +65,15 @@ impl Print {
         Print::new(Way::Grouped, None)
     }
 
-    /// Whole lines as they come, each with the name of its task in front, `label| ` unless [`prefix`](Self::prefix) says otherwise.
+    /// Whole lines as they come, each with the name of its task in front, or its command if it has none, cut to 40 characters: `name| `
+    /// unless [`prefix`](Self::prefix) says otherwise.
     ///
     /// No line is torn: a line is shown when its end has come, or when the attempt that writes it has ended, and always gets a line
     /// end. A line of more than 64 KiB is shown in pieces, those after the first marked with `(continued) ` behind the prefix.
     #[doc(alias = "line-buffer")]
     #[doc(alias = "tag")]
     pub fn prefixed() -> Print {
-        Print::new(Way::Prefixed, Some(Box::new(|label| format!("{label}| "))))
+        Print::new(Way::Prefixed, Some(Box::new(|label| format!("{}| ", short(label)))))
     }
 
     /// As if the tasks had run one after the other in the order in which they were submitted. The first task that has not ended is
@@ -175,12 +177,13 @@ struct Failure {
 }
 
 type Label = dyn Fn(&str) -> String + Send;
+type Footer = dyn Fn(&Done) -> String + Send;
 
 struct State {
     way: Way,
     prefix: Option<Box<Label>>,
     header: Option<Box<Label>>,
-    footer: Option<Box<dyn Fn(&Done) -> String + Send>>,
+    footer: Option<Box<Footer>>,
     screen: Screen,
     /// Those of which something was shown, or is held.
     tasks: HashMap<TaskId, Begun>,
@@ -219,7 +222,7 @@ impl State {
             return Ok(());
         }
         self.begin(id, label)?;
-        if !self.tasks.get(&id).is_some_and(|task| task.lines.is_some()) {
+        if self.tasks.get(&id).is_none_or(|task| task.lines.is_none()) {
             return self.place(id, Kind { stream, is_own_line: false }, bytes);
         }
         let mut rendered = Vec::new();
@@ -345,9 +348,18 @@ impl State {
     /// Says what cannot be shown.
     fn note(&mut self, id: TaskId, label: &str, what: String) -> Result<(), Failure> {
         self.begin(id, label)?;
-        self.place_line(id, Stream::Stderr, format!("[{label}: {what}]"))
+        self.place_line(id, Stream::Stderr, format!("[{}: {what}]", short(label)))
     }
 }
+
+/// A name that fits in front of a line: a command may have many lines, and be long.
+fn short(label: &str) -> String {
+    let line = label.replace(char::is_control, " ");
+    entry::shortened(&line, LABEL_MAX).into_owned()
+}
+
+/// So many characters of a name are shown.
+const LABEL_MAX: usize = 40;
 
 fn is_all_in_memory(output: &Output) -> bool {
     [&output.stdout, &output.stderr].iter().all(|stream| stream.dropped() == 0 && stream.spilled().is_none())
@@ -485,5 +497,52 @@ impl<'a> Shower<'a> {
 
     fn failure(&self, error: io::Error) -> Failure {
         Failure { step: self.step, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_short_line() {
+        for (label, expected) in [
+            ("link", "link"),
+            ("/bin/sh -c 'one\ntwo'", "/bin/sh -c 'one two'"),
+            ("\x1b[31m\0", " [31m "),
+            (&"é".repeat(40), &"é".repeat(40)),
+            (&"é".repeat(41), &format!("{}…", "é".repeat(40))),
+        ] {
+            assert_eq!(short(label), expected);
+        }
+    }
+
+    /// What is shown of the pieces of one stream.
+    fn shown(pieces: &[&[u8]]) -> String {
+        let (mut lines, mut out) = (Lines::new("> ".to_owned()), Vec::new());
+        pieces.iter().for_each(|piece| lines.push(Stream::Stderr, piece, &mut out));
+        lines.end(Stream::Stdout, &mut out);
+        lines.end(Stream::Stderr, &mut out);
+        lines.end(Stream::Stderr, &mut out);
+        String::from_utf8_lossy(&out).replace(&"x".repeat(LINE_MAX), "FULL")
+    }
+
+    #[test]
+    fn lines_at_the_border_of_their_greatest_length() {
+        let full = &vec![b'x'; LINE_MAX][..];
+        let cases: [(&[&[u8]], &str); 9] = [
+            (&[], ""),
+            (&[b"\n"], "> \n"),
+            (&[b"a", b"", b"b"], "> ab\n"),
+            (&[b"a\r", b"\nb\n"], "> a\r\n> b\n"),
+            (&[full], "> FULL\n"),
+            (&[full, b"\n"], "> FULL\n"),
+            (&[full, b"y"], "> FULL\n> (continued) y\n"),
+            (&[full, b"y\n", b"z"], "> FULL\n> (continued) y\n> z\n"),
+            (&[full, full, full, b"\n\n"], "> FULL\n> (continued) FULL\n> (continued) FULL\n> \n"),
+        ];
+        for (pieces, expected) in cases {
+            assert_eq!(shown(pieces), expected);
+        }
     }
 }

@@ -49,10 +49,17 @@ pub(crate) fn replace(new: &libc::sigset_t) -> libc::sigset_t {
 pub(crate) fn blocking<T>(signal: libc::c_int, work: impl FnOnce() -> T) -> T {
     let mut wanted = current();
     add(&mut wanted, signal);
-    let old = replace(&wanted);
-    let result = work();
-    replace(&old);
-    result
+    let _restore = Restore(replace(&wanted));
+    work()
+}
+
+/// Puts a mask back, also if what is done meanwhile unwinds.
+struct Restore(libc::sigset_t);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        replace(&self.0);
+    }
 }
 
 /// The mask of the calling thread.

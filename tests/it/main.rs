@@ -18,9 +18,12 @@ mod lines;
 mod live;
 mod nslookup;
 mod pipeline;
+mod print;
 mod pty;
 mod random;
 mod routes;
+#[cfg(feature = "runlog")]
+mod runlog;
 mod spawn;
 mod spill;
 mod stop;

@@ -52,7 +52,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// assert!(history.succeeded(&task));
 /// assert!(history.skip_done([task]).is_empty());
 /// # std::fs::remove_dir_all(&folder)?;
-/// # Ok::<(), procession::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # The file
@@ -273,5 +273,29 @@ impl State {
         if let Err(error) = synced {
             self.failure.get_or_insert(("sync", error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::Command;
+    use crate::output::Output;
+
+    /// What the log said before is still so.
+    #[test]
+    fn what_was_skipped_is_not_written_again() {
+        let path = std::env::temp_dir().join(format!("procession-log-{}", std::process::id()));
+        let mut log = RunLog::create(&path).unwrap();
+        let task = Task::new(Command::new("a"));
+        for (number, skipped) in [(1, false), (2, true), (3, false)] {
+            let id = TaskId(number);
+            log.see(&TaskNews::Submitted { id, task: &task, label: "a", at: std::time::Instant::now() });
+            log.see(&TaskNews::Finished(&Done { skipped, ..Done::of(id, Ok(Output::default())) }));
+        }
+        assert!(log.state(|state| state.known.is_empty()));
+        let history = RunLog::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(history.line_count(), 2);
     }
 }
