@@ -242,6 +242,18 @@ impl Error {
         self.kind() == ErrorKind::ResourceExhausted
     }
 
+    /// Which step failed and why: neither what ran nor anything that it said itself.
+    pub(crate) fn summary(&self) -> String {
+        let path = self.inner.path.as_ref().map(|path| path.display());
+        let before = match (&self.inner.step, path) {
+            (Some(step), Some(path)) => format!("{step} {path}: "),
+            (Some(step), None) => format!("{step}: "),
+            (None, Some(path)) => format!("{path}: "),
+            (None, None) => String::new(),
+        };
+        before + &self.reason()
+    }
+
     fn reason(&self) -> String {
         let inner = &*self.inner;
         let source = inner.source.as_ref().map(|source| match source {
@@ -260,6 +272,14 @@ impl Error {
     }
 }
 
+/// The same error once more, for one that is kept and told as often as it is asked for.
+pub(crate) fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
 /// The system's words without the number that std appends.
 fn system_message(error: &io::Error) -> String {
     let text = error.to_string();
@@ -275,16 +295,7 @@ impl fmt::Display for Error {
         if !inner.output.command.is_empty() {
             write!(out, "{}: ", entry::shortened(&inner.output.command, COMMAND_CHARS))?;
         }
-        if let Some(step) = &inner.step {
-            out.write_str(step)?;
-            if let Some(path) = &inner.path {
-                write!(out, " {}", path.display())?;
-            }
-            out.write_str(": ")?;
-        } else if let Some(path) = &inner.path {
-            write!(out, "{}: ", path.display())?;
-        }
-        out.write_str(&self.reason())?;
+        out.write_str(&self.summary())?;
         if !inner.output.survivors.is_empty() {
             write!(out, "; still alive: {}", entry::list(&inner.output.survivors))?;
         }

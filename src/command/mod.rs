@@ -24,6 +24,8 @@ pub(crate) use env::Env;
 pub use filter::Filter;
 pub use input::Input;
 pub(crate) use input::Opened;
+#[cfg(feature = "runlog")]
+pub(crate) use input::Source;
 pub use pty::Pty;
 pub use quote::quote;
 pub use stdio::Stdio;

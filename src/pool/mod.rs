@@ -12,7 +12,11 @@ mod line;
 mod local;
 mod jobserver;
 mod makeflags;
+mod held;
+#[cfg(feature = "runlog")]
+mod log;
 mod observe;
+mod print;
 mod ready;
 mod resources;
 mod results;
@@ -30,7 +34,10 @@ pub use halt::Halt;
 pub use line::Policy;
 pub use local::Local;
 pub use jobserver::{JobToken, Jobserver, JobserverStyle};
+#[cfg(feature = "runlog")]
+pub use log::{History, RunLog};
 pub use observe::{Observer, TaskNews};
+pub use print::Print;
 pub use ready::Ready;
 pub use resources::Supply;
 pub use results::Results;

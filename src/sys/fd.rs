@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::errno::{check, retry};
-use std::fs::OpenOptions;
+use super::mask;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Duplicates a descriptor to the lowest free number from `lowest` on.
 pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
@@ -50,6 +52,54 @@ pub(crate) fn private_directory(words: &Path) -> io::Result<PathBuf> {
     let mut template = words.as_os_str().to_owned();
     template.push("XXXXXX");
     Ok(nix::unistd::mkdtemp(template.as_os_str())?)
+}
+
+/// A file without a name, to write and to read, for this user alone: it is gone when it is closed.
+pub(crate) fn unnamed(directory: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    // O_TMPFILE, Linux 3.11; not every file system has it.
+    #[cfg(target_os = "linux")]
+    if let Ok(file) = open(directory, &mut options, libc::O_TMPFILE) {
+        return Ok(file.into());
+    }
+    named_for_a_moment(directory, options.create_new(true))
+}
+
+fn named_for_a_moment(directory: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut attempt = || {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!(".procession-{}-{count}", std::process::id()));
+        let file = open(&path, options, 0)?;
+        fs::remove_file(&path).map(|()| file.into())
+    };
+    // A name may be taken: by a process of the same number that was killed, or by somebody who wants to be in the way.
+    let is_taken =
+        |result: &io::Result<File>| matches!(result, Err(error) if error.kind() == io::ErrorKind::AlreadyExists);
+    let mut result = attempt();
+    for _ in 0..TRIES_MAX {
+        if !is_taken(&result) {
+            break;
+        }
+        result = attempt();
+    }
+    result
+}
+
+/// So many names are tried for a file that will have none.
+const TRIES_MAX: usize = 100;
+
+/// One write(2), interrupted or not. Beyond the greatest size that a file may have it is the error `EFBIG` and never a signal.
+pub(crate) fn write_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    without_signals(|| retry(|| Ok(nix::unistd::write(fd, bytes)?)))
+}
+
+/// Does something that writes to a file or a pipe: a size that a file may not have and a reader that has gone are errors and never
+/// signals.
+pub(crate) fn without_signals<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let work = || super::pipe::without_signal(work);
+    if mask::ignores(libc::SIGXFSZ) { work() } else { mask::without_sigxfsz(work) }
 }
 
 /// Duplicates a descriptor that is known by its number only. An error names a number that is not open.
@@ -132,6 +182,25 @@ mod tests {
         assert_eq!(read(again.as_fd(), &mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         std::fs::File::from(writer).write_all(b"x").unwrap();
         assert_eq!(read(again.as_fd(), &mut [0; 2]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_file_without_a_name_keeps_what_is_written_and_leaves_nothing() {
+        use std::io::{Read, Seek};
+        let directory = std::env::temp_dir().join(format!("procession-unnamed-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let mut options = File::options();
+        let named = || named_for_a_moment(&directory, options.read(true).write(true).create_new(true));
+        for mut file in [unnamed(&directory), { named }()].map(Result::unwrap) {
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+            assert_eq!(write_once(file.as_fd(), b"kept").unwrap(), 4);
+            file.rewind().unwrap();
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "kept");
+        }
+        fs::remove_dir(&directory).unwrap();
+        assert!(unnamed(&directory).is_err());
     }
 
     #[test]

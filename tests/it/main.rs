@@ -26,6 +26,9 @@ mod pty;
 mod random;
 mod routes;
 mod set;
+mod print;
+#[cfg(feature = "runlog")]
+mod runlog;
 mod spawn;
 mod spill;
 mod stop;
