@@ -4,16 +4,20 @@ mod done;
 mod engine;
 mod halt;
 mod observe;
+mod readable;
 mod ready;
 mod retry;
+#[cfg(test)]
+mod sample;
+mod summary;
 mod task;
+mod verdict;
 
 pub use done::{Done, Outcome, TaskId};
-pub use engine::{
-    Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker,
-};
+pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
 pub use halt::Halt;
 pub use observe::{Observer, TaskNews};
 pub use ready::Ready;
 pub use retry::Retry;
+pub use summary::Summary;
 pub use task::{After, Task};
