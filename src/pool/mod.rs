@@ -14,6 +14,8 @@ mod retry;
 mod sample;
 mod summary;
 mod task;
+#[cfg(feature = "timeline")]
+mod timeline;
 mod verdict;
 
 pub use done::{Done, Outcome, TaskId};
@@ -25,3 +27,5 @@ pub use ready::Ready;
 pub use retry::Retry;
 pub use summary::Summary;
 pub use task::{After, Task};
+#[cfg(feature = "timeline")]
+pub use timeline::Timeline;
