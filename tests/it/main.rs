@@ -6,6 +6,8 @@
 mod support;
 
 mod attributes;
+#[cfg(feature = "timeline")]
+mod browser;
 mod communicate;
 mod converse;
 mod descriptors;
@@ -17,6 +19,7 @@ mod inject;
 mod lines;
 mod live;
 mod nslookup;
+mod pictures;
 mod pipeline;
 mod pty;
 mod random;

@@ -473,7 +473,7 @@ mod tests {
     #[test]
     fn a_page_holds_everything_and_nothing_of_it_is_markup() {
         let page = sample_run(run_start()).to_html();
-        assert!(page.starts_with("<!doctype html>\n<html lang=\"en\">") && page.ends_with("</html>\n"), "{page}");
+        assert!(page.starts_with("<!doctype html>\n<html lang=\"en\">") && page.ends_with("</html>"), "{page}");
         assert!(page.contains("<title>6 tasks, 3 failed</title>"));
         assert!(!page.contains("<script>pwned") && page.contains("{{ 7*7 }}") && !page.contains("<b>7"), "{page}");
         assert!(!page.contains(['\u{1b}', '\u{2028}', '\u{202e}']));
@@ -502,7 +502,7 @@ mod tests {
     #[test]
     fn the_template_is_in_order() {
         let page = Timeline::new().to_html();
-        assert!(page.contains("<title>0 tasks</title>") && page.ends_with("</html>\n"), "{page}");
+        assert!(page.contains("<title>0 tasks</title>") && page.ends_with("</html>"), "{page}");
         assert_eq!(data(&page)["bars"], json!([]));
         assert!(!page.contains("class=\"note\">There was"));
         for source in [include_str!("page.js"), include_str!("page.css")] {

@@ -145,11 +145,23 @@
     ask();
   };
 
-  const drawAxis = () => {
-    const wanted = perPixel() * 110;
+  // The marks of the axis: the smallest step that leaves room for their words.
+  const MINUTE = 60e6, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
+  const STEPS = [...[1, 2, 5, 10, 15, 30].map((count) => count * MINUTE), ...[1, 2, 3, 6, 12].map((count) => count * HOUR)];
+  const stepOf = (wanted) => {
     const unit = 10 ** Math.floor(Math.log10(wanted));
-    const step = Math.max([1, 2, 5, 10].map((factor) => factor * unit).find((size) => size >= wanted), 1);
-    const decimals = Math.min(Math.max(6 - Math.floor(Math.log10(step)), 0), 6);
+    const round = Math.max([1, 2, 5, 10].map((factor) => factor * unit).find((size) => size >= wanted) ?? unit, 1);
+    if (round < MINUTE) return round;
+    return STEPS.find((size) => size >= wanted) ?? Math.ceil(wanted / DAY) * DAY;
+  };
+  const minutes = (us) => {
+    const hours = Math.floor(us / HOUR), rest = Math.round((us - hours * HOUR) / MINUTE);
+    return hours === 0 ? `${rest} min` : rest === 0 ? `${hours} h` : `${hours} h ${rest} min`;
+  };
+
+  const drawAxis = () => {
+    const step = stepOf(perPixel() * 110);
+    const decimals = Math.max(6 - Math.floor(Math.log10(step) + 1e-9), 0);
     context.fillStyle = colors.page;
     context.fillRect(0, 0, width, AXIS);
     context.font = '12px system-ui, sans-serif';
@@ -162,14 +174,15 @@
       context.lineTo(x, height);
       context.stroke();
       context.fillStyle = colors.quiet;
-      const words = `${(at / 1e6).toFixed(step >= 1e6 ? 0 : decimals)} s`;
+      const words = step < MINUTE ? `${(at / 1e6).toFixed(decimals)} s` : minutes(at);
       if (x + context.measureText(words).width < width) context.fillText(words, x + 3, AXIS / 2);
     }
   };
 
   const drawBar = (bar, y) => {
     const left = Math.max(toX(bar[START]), GUTTER), right = Math.min(toX(end(bar)), width);
-    const size = Math.max(right - left, 1.5);
+    // Neighbours that can be told apart are.
+    const size = Math.max(right - left - (right - left > NARROW ? 1 : 0), 1.5);
     // The sign stands still in its bar when the picture moves.
     context.save();
     context.translate(left, y);
@@ -503,7 +516,7 @@
     row.classList.toggle('chosen', index === chosen);
     for (const { name, value, words } of COLUMNS) {
       const known = value(bar);
-      const cell = element('td', undefined, name === 'Task' ? 'task' : words ? 'number' : '');
+      const cell = element('td', undefined, name === 'Task' ? 'task' : words ? 'number' : name.toLowerCase());
       if (name === 'Task' && hasRun(bar)) {
         const button = element('button', known);
         button.type = 'button';

@@ -19,7 +19,6 @@ const PLAIN_ROWS_MAX: usize = 100;
 pub(super) fn page(run: &Run) -> String {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
-    environment.set_keep_trailing_newline(true);
     let facts: Vec<Value> = facts(run).into_iter().map(|(name, value)| context!(name, value)).collect();
     let legend: Vec<Value> = legend(run).into_iter().map(|(key, word, count)| context!(key, word, count)).collect();
     let context = context! {
