@@ -40,8 +40,8 @@ use std::time::{Duration, Instant};
 #[doc(alias = "tqdm")]
 pub struct Progress(Arc<Mutex<State>>);
 
-/// How much is kept of a label.
-const LABEL_COLUMNS: usize = 200;
+/// How long a line with the end of a task is at most, if no terminal says it; and how much is kept of a label.
+const LINE_COLUMNS: usize = 200;
 /// Plain lines: so many at once, then so many in a second; failures have as many again.
 const LINES_AT_ONCE: u32 = 20;
 const LINES_PER_SECOND: u32 = 10;
@@ -59,7 +59,7 @@ struct State {
 }
 
 enum View {
-    Bars(Bars, Pace),
+    Bars(Box<Bars>, Pace),
     Lines(Lines),
 }
 
@@ -76,6 +76,7 @@ pub(super) struct Board {
 
 #[derive(Debug)]
 pub(super) struct Running {
+    #[cfg_attr(not(feature = "progress"), allow(dead_code))] // only the bars tell
     pub(super) slot: usize,
     pub(super) label: String,
     pub(super) since: Instant,
@@ -127,7 +128,7 @@ impl Progress {
     }
 
     pub(super) fn with_bars(bars: Bars) -> Progress {
-        Progress::with(View::Bars(bars, Pace::new(DRAWS_AT_ONCE, DRAWS_PER_SECOND)))
+        Progress::with(View::Bars(Box::new(bars), Pace::new(DRAWS_AT_ONCE, DRAWS_PER_SECOND)))
     }
 
     fn with(view: View) -> Progress {
@@ -219,18 +220,18 @@ impl State {
             // All of a run may be submitted at once.
             Event::Submitted => return,
             Event::Started => {}
-            Event::Ended { line, is_failure } => self.say(&line, is_failure, now),
+            Event::Ended(end) => self.say(&end, now),
         }
         self.draw(now);
     }
 
     /// A line that stays: of every end if there is nothing else to see, and only of failures above the bars.
-    fn say(&mut self, line: &str, is_failure: bool, now: Instant) {
+    fn say(&mut self, end: &End, now: Instant) {
         match &mut self.view {
-            View::Lines(lines) => lines.say(line, is_failure, &self.board, now),
+            View::Lines(lines) => lines.say(end, &self.board, now),
             View::Bars(bars, pace) => {
-                if is_failure && self.suspended == 0 && pace.allows(now) {
-                    bars.say(line);
+                if end.is_failure && self.suspended == 0 && pace.allows(now) {
+                    bars.say(&self.board.line_of(end, bars.columns()));
                     bars.draw(&self.board, now);
                 }
             }
@@ -263,7 +264,14 @@ impl State {
 enum Event {
     Submitted,
     Started,
-    Ended { line: String, is_failure: bool },
+    Ended(End),
+}
+
+/// The end of an attempt, in words.
+struct End {
+    label: String,
+    how: String,
+    is_failure: bool,
 }
 
 impl Board {
@@ -275,7 +283,7 @@ impl Board {
                 (*at, Event::Submitted)
             }
             TaskNews::Started { id, label, slot, at, .. } => {
-                let label = entry::visible_line(label, LABEL_COLUMNS);
+                let label = entry::visible_line(label, LINE_COLUMNS);
                 self.running.insert(*id, Running { slot: *slot, label, since: *at });
                 (*at, Event::Started)
             }
@@ -294,8 +302,7 @@ impl Board {
             None => (id.to_string(), Duration::ZERO),
         };
         let again = if pause.is_zero() { "again at once".to_owned() } else { format!("again in {}", spoken(pause)) };
-        let line = format!("{} {label}: {outcome} ({}), {again}", self.place(), spoken(ran));
-        Event::Ended { line, is_failure: true }
+        Event::Ended(End { label, how: format!("{outcome} ({}), {again}", spoken(ran)), is_failure: true })
     }
 
     fn finish(&mut self, done: &Done) -> Event {
@@ -306,8 +313,15 @@ impl Board {
             Verdict::Skipped => "skipped".to_owned(),
             _ => format!("{} ({})", done.outcome(), spoken(done.ran())),
         };
-        let label = entry::visible_line(done.label(), LABEL_COLUMNS);
-        Event::Ended { line: format!("{} {label}: {how}", self.place()), is_failure: verdict.is_failure() }
+        let label = entry::visible_line(done.label(), LINE_COLUMNS);
+        Event::Ended(End { label, how, is_failure: verdict.is_failure() })
+    }
+
+    /// `[12/100] label: exit 1 (2.0 s)`, with as much of the label as there is room for.
+    fn line_of(&self, end: &End, columns: usize) -> String {
+        let (place, how) = (self.place(), &end.how);
+        let label = entry::visible_line(&end.label, columns.saturating_sub(place.len() + how.len() + 3));
+        format!("{place} {label}: {how}")
     }
 
     pub(super) fn ended(&self) -> u64 {
@@ -336,6 +350,7 @@ impl Board {
     }
 
     /// What runs, in the order of the slots.
+    #[cfg_attr(not(feature = "progress"), allow(dead_code))] // only the bars tell
     pub(super) fn running(&self) -> Vec<&Running> {
         let mut running: Vec<_> = self.running.values().collect();
         running.sort_by_key(|running| running.slot);
@@ -357,8 +372,8 @@ impl Board {
 }
 
 impl Lines {
-    fn say(&mut self, line: &str, is_failure: bool, board: &Board, now: Instant) {
-        let allowed = self.pace.allows(now) || (is_failure && self.pace_of_failures.allows(now));
+    fn say(&mut self, end: &End, board: &Board, now: Instant) {
+        let allowed = self.pace.allows(now) || (end.is_failure && self.pace_of_failures.allows(now));
         if !allowed {
             self.left_out += 1;
             return;
@@ -368,7 +383,7 @@ impl Lines {
             let plural = if left_out == 1 { "" } else { "s" };
             self.write(&format!("{} {} ({left_out} line{plural} left out)", board.place(), board.state(now)));
         }
-        self.write(line);
+        self.write(&board.line_of(end, LINE_COLUMNS));
     }
 
     fn write(&mut self, line: &str) {

@@ -16,6 +16,10 @@ impl Bars {
         match *self {}
     }
 
+    pub(super) fn columns(&self) -> usize {
+        match *self {}
+    }
+
     pub(super) fn hide(&mut self) {
         match *self {}
     }

@@ -33,7 +33,7 @@ pub struct Summary(Arc<Mutex<State>>);
 /// How many tasks are told by name.
 const KEPT: usize = 10;
 /// How much is kept of a label, and of what a task said last.
-const LABEL_COLUMNS: usize = 100;
+const LABEL_COLUMNS: usize = 60;
 const SAID_COLUMNS: usize = 200;
 /// Where the last line is looked for.
 const TAIL_BYTES: usize = 1024;

@@ -83,7 +83,7 @@ fn progress_in_plain_lines() {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), done.len() + 2, "one more for the retry and for the whole: {text}");
         let starts = |start: &str| lines.iter().any(|line| line.starts_with(start));
-        assert!(starts("[1/6] true '</script>") && starts("[2/6] secret </script>"), "{text}");
+        assert!(starts("[1/6] true \"</script>") && starts("[2/6] secret </script>"), "{text}");
         assert!(starts("[2/6] flaky: SIGSEGV (") && starts("[3/6] flaky: exit 0 ("), "{text}");
         assert!(starts("[4/6] failing: exit 3 (") && starts("[5/6] no-such-program: not started ("), "{text}");
         assert!(lines[6].starts_with("[6/6] slow: timed out (2"), "{text}");
@@ -164,7 +164,10 @@ mod timeline {
             assert!(number(&slow["dur"]) >= 200_000 && slow["args"]["status"] == "timed out", "{slow}");
             assert!(slow["args"]["command"].as_str().unwrap().starts_with("sleep 30"), "{slow}");
             let failing = complete.iter().find(|event| event["name"] == "failing").unwrap();
-            assert!(failing["args"]["memory_max_bytes"].is_u64() && failing["args"]["cpu_user_us"].is_u64(), "{failing}");
+            assert!(
+                failing["args"]["memory_max_bytes"].is_u64() && failing["args"]["cpu_user_us"].is_u64(),
+                "{failing}"
+            );
             assert!(number(&trace["otherData"]["start_unix_us"]) > 0);
         });
     }
@@ -188,7 +191,8 @@ mod timeline {
 
     /// The box of an element: left, top, width, height.
     fn place(browser: &mut Browser, element: &str) -> [f64; 4] {
-        let place = browser.value(&format!("(b => [b.left, b.top, b.width, b.height])({element}.getBoundingClientRect())"));
+        let place =
+            browser.value(&format!("(b => [b.left, b.top, b.width, b.height])({element}.getBoundingClientRect())"));
         [0, 1, 2, 3].map(|at| place[at].as_f64().unwrap())
     }
 
@@ -299,9 +303,11 @@ mod timeline {
             let timeline = Timeline::new();
             let pool = Pool::with_engine(16, engine).observe(timeline.clone());
             let programs = ["cc", "cc", "ld", "cc", "ld", "cc", "cc"].iter().cycle().take(9999).chain(&["test"]);
-            let done = pool.imap(programs.enumerate().map(|(number, program)| {
-                Task::new(Command::new(*program).arg(format!("file{number}.o")))
-            }));
+            let done = pool.imap(
+                programs
+                    .enumerate()
+                    .map(|(number, program)| Task::new(Command::new(*program).arg(format!("file{number}.o")))),
+            );
             assert_eq!(done.filter(|done| !done.success()).count(), 1);
             open(&mut browser, &timeline, "10000 tasks, 1 failed");
             assert_eq!(drawn(&mut browser), "10000");
