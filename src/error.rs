@@ -74,6 +74,12 @@ pub enum ErrorKind {
     Status,
     /// The process wrote more than the limit allows.
     Overflow,
+    /// The task was cancelled, or the run was halted before it was its turn.
+    Cancelled,
+    /// The task was not started, because one that it waits for has not succeeded.
+    Dependency,
+    /// The place where the task ran has failed, or cannot tell what became of it.
+    Engine,
     /// Bytes are no text in the encoding asked for.
     Decode,
     /// Any other failure of the system.
@@ -190,6 +196,11 @@ impl Error {
     #[doc(alias = "TimeoutExpired")]
     pub fn is_timeout(&self) -> bool {
         self.kind() == ErrorKind::Timeout
+    }
+
+    /// Whether a task was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
     }
 
     /// Whether there is no such program.
@@ -319,10 +330,13 @@ impl From<Error> for io::Error {
             ErrorKind::Timeout => io::ErrorKind::TimedOut,
             ErrorKind::Ended => io::ErrorKind::UnexpectedEof,
             ErrorKind::Decode => io::ErrorKind::InvalidData,
-            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Io => match &error.inner.source {
-                Some(Source::Io(source)) => source.kind(),
-                _ => io::ErrorKind::Other,
-            },
+            ErrorKind::Cancelled => io::ErrorKind::Interrupted,
+            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Dependency | ErrorKind::Engine | ErrorKind::Io => {
+                match &error.inner.source {
+                    Some(Source::Io(source)) => source.kind(),
+                    _ => io::ErrorKind::Other,
+                }
+            }
         };
         io::Error::new(kind, error)
     }

@@ -364,6 +364,20 @@ impl Command {
     }
 
     /// The stream as it was set. With a terminal, one that was not set is on it.
+    /// Whether it asks for what only a process of this machine can have.
+    pub(crate) fn is_local(&self) -> bool {
+        let elsewhere =
+            |stream: &Option<Stdio>| stream.as_ref().is_none_or(|stream| stream.is_pipe() || stream.is_null());
+        let attributes = Attributes { close_others: self.attributes.close_others, ..Attributes::default() };
+        !self.streams.iter().all(elsewhere)
+            || !self.descriptors.is_empty()
+            || self.pty.is_some()
+            || !self.hooks.is_empty()
+            || !self.targets.is_empty()
+            || self.attributes != attributes
+            || matches!(self.directory, Some(Directory::Fd(_)))
+    }
+
     pub(crate) fn chosen_stream(&self, number: usize) -> Option<Stdio> {
         let set = self.streams.get(number).cloned().flatten();
         set.or_else(|| self.pty.as_ref().map(|_| Stdio::pty()))

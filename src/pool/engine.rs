@@ -35,6 +35,8 @@ pub struct Job {
     pub outputs: Vec<PathBuf>,
     /// Running it more than once does no harm.
     pub idempotent: bool,
+    /// The descriptor to which it writes that it is ready.
+    pub(crate) notifies: Option<i32>,
 }
 
 /// What an engine tells of a job, in this order; stages may be missing, the last one never.

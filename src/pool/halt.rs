@@ -63,7 +63,9 @@ impl Halt {
         let ended = succeeded + failed;
         match self.on {
             On::Failures(count) if failed >= count => Some(format!("{failed} failed")),
-            On::Percent(percent) if ended >= SAMPLE_MIN && failed > 0 && failed * 100 >= usize::from(percent) * ended => {
+            On::Percent(percent)
+                if ended >= SAMPLE_MIN && failed > 0 && failed * 100 >= usize::from(percent) * ended =>
+            {
                 Some(format!("{failed} of {ended} failed"))
             }
             On::Successes(count) if succeeded >= count => Some(format!("{succeeded} succeeded")),
