@@ -33,7 +33,8 @@ pub(super) enum Effect {
 #[derive(Default)]
 pub(super) struct Orders {
     pub(super) cancels: Vec<JobId>,
-    pub(super) jobs: Vec<Job>,
+    /// With the descriptor to which it writes that it is ready, if it does.
+    pub(super) jobs: Vec<(Job, Option<i32>)>,
     /// Signs that services are ready, which somebody must look for.
     pub(super) probes: Vec<(JobId, Sign)>,
     /// When it must look again; never if it need not.
@@ -163,10 +164,6 @@ enum Service {
     Ready,
 }
 
-fn next_number(counter: &AtomicU64) -> u64 {
-    counter.fetch_add(1, Ordering::Relaxed) + 1
-}
-
 impl Core {
     pub(super) fn new(width: usize, line: Line) -> Core {
         Core {
@@ -235,7 +232,7 @@ impl Core {
         now: Instant,
     ) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
         static TASKS: AtomicU64 = AtomicU64::new(0);
-        let ids: Vec<TaskId> = tasks.iter().map(|_| TaskId(next_number(&TASKS))).collect();
+        let ids: Vec<TaskId> = tasks.iter().map(|_| TaskId(TASKS.fetch_add(1, Ordering::Relaxed) + 1)).collect();
         let wishes = match self.wishes(&tasks, &ids, capabilities) {
             Ok(wishes) => wishes,
             Err(error) => return Err((error, tasks)),
@@ -395,7 +392,7 @@ impl Core {
     }
 
     /// The next task that may run on this lane.
-    fn next_job(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Option<Job> {
+    fn next_job(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Option<(Job, Option<i32>)> {
         if self.running >= self.width || !self.has_room(now) {
             return None;
         }
@@ -432,8 +429,7 @@ impl Core {
         self.gauge.admits(admission, self.running, now)
     }
 
-    fn begin_run(&mut self, id: TaskId, lane: usize, held: Held, now: Instant) -> Option<Job> {
-        static JOBS: AtomicU64 = AtomicU64::new(0);
+    fn begin_run(&mut self, id: TaskId, lane: usize, held: Held, now: Instant) -> Option<(Job, Option<i32>)> {
         let entry = self.entries.get_mut(&id)?;
         let slot = self.free_slots.pop_first().unwrap_or_else(|| {
             self.slots += 1;
@@ -442,7 +438,7 @@ impl Core {
         entry.attempts += 1;
         let task = &entry.task;
         let sign = task.ready.as_ref();
-        let job = JobId(next_number(&JOBS));
+        let job = JobId::next();
         let mut command = task.command.clone();
         for (name, value) in held.environment() {
             command = command.env(name, value);
@@ -457,10 +453,10 @@ impl Core {
             inputs: task.inputs.clone(),
             outputs: task.outputs.clone(),
             idempotent: task.idempotent,
-            notifies: match sign.map(|ready| &ready.sign) {
-                Some(Sign::Descriptor(number)) => Some(*number),
-                _ => None,
-            },
+        };
+        let notifies = match sign.map(|ready| &ready.sign) {
+            Some(Sign::Descriptor(number)) => Some(*number),
+            _ => None,
         };
         let service = match sign {
             Some(ready) => Service::Awaited(now.checked_add(ready.within).unwrap_or(now)),
@@ -485,7 +481,7 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.running += 1;
         }
-        Some(order)
+        Some((order, notifies))
     }
 
     /// The engine has taken a job.

@@ -50,8 +50,6 @@ pub struct Job {
     pub outputs: Vec<PathBuf>,
     /// Running it more than once does no harm.
     pub idempotent: bool,
-    /// The descriptor to which it writes that it is ready.
-    pub(crate) notifies: Option<i32>,
 }
 
 impl Job {

@@ -240,7 +240,7 @@ impl Audience {
                 self.panics.extend(delivered.err().map(|panic| words(&*panic)));
             }
             Effect::Submitted { id, task, at } => {
-                self.see(&TaskNews::Submitted { id, label: &task.to_string(), at });
+                self.see(&TaskNews::Submitted { id, label: &task.to_string(), task: &task, at });
             }
             Effect::Started { id, task, attempt, slot, place, at } => {
                 let label = &task.to_string();
@@ -342,8 +342,8 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
     for job in orders.cancels {
         engine.cancel(job);
     }
-    for mut job in orders.jobs {
-        if let Some(number) = job.notifies {
+    for (mut job, notifies) in orders.jobs {
+        if let Some(number) = notifies {
             match Probe::descriptor(&mut job.command, number) {
                 Ok(probe) => drop(lock(&shared.probes).insert(job.id, probe)),
                 Err(error) => {

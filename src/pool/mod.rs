@@ -17,34 +17,48 @@ mod held;
 mod log;
 mod observe;
 mod print;
+mod progress;
+#[cfg_attr(not(feature = "progress"), path = "progress_bars_absent.rs")]
+mod progress_bars;
+mod readable;
 mod ready;
 mod resources;
 mod results;
 mod retry;
 pub mod scripted;
+#[cfg(test)]
+mod sample;
+mod summary;
 mod task;
 mod template;
+#[cfg(feature = "timeline")]
+mod timeline;
 mod turns;
+mod verdict;
 
 pub use admission::Admission;
 pub use delivery::{AsCompleted, Pending, ReturnWhen, as_completed, wait};
 pub use done::{Done, Outcome, TaskId};
 pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
 pub use halt::Halt;
+pub use jobserver::{JobToken, Jobserver, JobserverStyle};
 pub use line::Policy;
 pub use local::Local;
-pub use jobserver::{JobToken, Jobserver, JobserverStyle};
 #[cfg(feature = "runlog")]
 pub use log::{History, RunLog};
 pub use observe::{Observer, TaskNews};
 pub use print::Print;
+pub use progress::Progress;
 pub use ready::Ready;
 pub use resources::Supply;
 pub use results::Results;
 pub use retry::Retry;
 pub use scripted::{Script, Scripted};
+pub use summary::Summary;
 pub use task::{After, Task};
 pub use template::Template;
+#[cfg(feature = "timeline")]
+pub use timeline::Timeline;
 
 use crate::deadline::Deadline;
 use crate::error::Error;

@@ -6,6 +6,8 @@
 mod support;
 
 mod attributes;
+#[cfg(feature = "timeline")]
+mod browser;
 mod communicate;
 mod converse;
 mod descriptors;
@@ -20,6 +22,7 @@ mod lines;
 mod live;
 mod nslookup;
 mod outside;
+mod pictures;
 mod pipeline;
 mod pool;
 mod pty;

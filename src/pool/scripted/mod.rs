@@ -419,7 +419,8 @@ mod tests {
 
         /// One wait, until so many seconds have passed since the beginning.
         fn poll(&mut self, until: Option<u64>) -> Result<(), Error> {
-            let until = until.map_or(Deadline::NEVER, |seconds| Deadline::at(self.begin + Duration::from_secs(seconds)));
+            let until =
+                until.map_or(Deadline::NEVER, |seconds| Deadline::at(self.begin + Duration::from_secs(seconds)));
             let mut told = Vec::new();
             let polled = self.engine.poll(until, &mut |id, news| {
                 let name = self.names.get(&id).map_or("?", String::as_str);
