@@ -8,6 +8,7 @@ use super::done::TaskId;
 use super::turns::{Rank, Standing, Turns};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,9 +59,9 @@ pub(crate) struct Line {
     policy: Policy,
     fair: bool,
     /// Those that wait, and those that have left but are not over.
-    tasks: HashMap<TaskId, Waiting>,
+    tasks: ByTask<Waiting>,
     /// Those that failed or never could run, each with the one whose failure it was. All that is remembered of what is over.
-    failed: HashMap<TaskId, TaskId>,
+    failed: ByTask<TaskId>,
     turns: Turns,
     /// Those whose followers have changed since their rank was looked at: looked at last to first, each one once.
     stale: BTreeSet<(u64, TaskId)>,
@@ -68,6 +69,8 @@ pub(crate) struct Line {
     waiting: usize,
     arrivals: u64,
 }
+
+type ByTask<Value> = HashMap<TaskId, Value, BuildHasherDefault<NumberHasher>>;
 
 /// One task.
 #[derive(Debug)]
@@ -110,8 +113,8 @@ impl Line {
         Line {
             policy,
             fair,
-            tasks: HashMap::new(),
-            failed: HashMap::new(),
+            tasks: HashMap::default(),
+            failed: HashMap::default(),
             turns: Turns::default(),
             stale: BTreeSet::new(),
             estimates: Estimates::default(),
@@ -381,6 +384,26 @@ impl Waiting {
 fn mark_stale(stale: &mut BTreeSet<(u64, TaskId)>, policy: Policy, id: TaskId, task: &Waiting) {
     if matches!(policy, Policy::Priority | Policy::CriticalPath) {
         stale.insert((task.order, id));
+    }
+}
+
+/// For numbers that grow by one: tasks that came together lie together in memory, which makes the line twice as fast.
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(self.0.rotate_left(8) ^ u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // The map tells neighbours apart by the seven bits at the top.
+        const TOP: u64 = 0x7f << 57;
+        self.0 = number & !TOP | number.wrapping_mul(0x9e37_79b9_7f4a_7c15) & TOP;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -898,7 +921,8 @@ mod tests {
     #[test]
     fn a_cycle_is_named_and_nothing_is_added() {
         // For each task what it waits for; the cycle.
-        let table: [(&[(u64, &[u64])], &[u64]); 7] = [
+        type Row = (&'static [(u64, &'static [u64])], &'static [u64]);
+        let table: [Row; 7] = [
             (&[(1, &[1])], &[1]),
             (&[(1, &[2]), (2, &[1])], &[1, 2]),
             (&[(3, &[1]), (1, &[2]), (2, &[3])], &[3, 1, 2]),
@@ -1002,9 +1026,13 @@ mod tests {
             (0..count).map(|id| group(wish(id), id).after(after(id))).collect()
         };
         for policy in POLICIES {
-            for (is_fair, linked, singly) in
-                [(false, false, false), (false, false, true), (true, false, true), (false, true, false), (true, true, true)]
-            {
+            for (is_fair, linked, singly) in [
+                (false, false, false),
+                (false, false, true),
+                (true, false, true),
+                (false, true, false),
+                (true, true, true),
+            ] {
                 let count = 100_000;
                 let mut line = Line::new(policy, is_fair);
                 let wishes = wishes(count, linked);

@@ -6,6 +6,8 @@ mod halt;
 // Until the pool's core uses it.
 #[cfg_attr(not(test), allow(dead_code))]
 mod line;
+#[cfg(test)]
+mod line_model;
 mod observe;
 mod ready;
 mod retry;
