@@ -122,26 +122,33 @@ impl Model {
         }
     }
 
-    fn rank(&self, task: &Task) -> i128 {
-        let waiting = self.tasks.values().filter(|other| other.state == State::Waits);
-        let behind = || {
-            let followers = waiting.filter(|other| other.wish.after.iter().any(|(id, _)| *id == task.wish.id));
-            followers.map(|other| self.rank(other)).max()
+    /// With those of the tasks that wait for it. What is known already is not looked for again.
+    fn rank(&self, task: &Task, known: &mut BTreeMap<TaskId, i128>) -> i128 {
+        if let Some(rank) = known.get(&task.wish.id) {
+            return *rank;
+        }
+        let mut behind = || {
+            let waits_for_it = |other: &&Task| other.wish.after.iter().any(|(id, _)| *id == task.wish.id);
+            let waiting = self.tasks.values().filter(|other| other.state == State::Waits);
+            waiting.filter(waits_for_it).map(|other| self.rank(other, known)).max()
         };
-        match self.policy {
+        let rank = match self.policy {
             Policy::FirstCome => 0,
             Policy::Priority => behind().unwrap_or(i128::MIN).max(task.wish.priority.into()),
             Policy::LongestFirst => task.wish.estimate.map(nanoseconds).or(self.mean()).unwrap_or_default(),
             Policy::CriticalPath => behind().unwrap_or_default() + task.length,
-        }
+        };
+        known.insert(task.wish.id, rank);
+        rank
     }
 
     fn order(&self) -> Vec<TaskId> {
+        let mut known = BTreeMap::new();
         let mut all = self.startable();
         all.sort_by_cached_key(|task| {
             let group = self.group(task);
             let turn = self.turns.iter().position(|other| *other == group);
-            (turn, -self.rank(task), !task.is_back, task.arrival)
+            (turn, -self.rank(task, &mut known), !task.is_back, task.arrival)
         });
         all.into_iter().map(|task| task.wish.id).collect()
     }
@@ -268,7 +275,7 @@ struct Story {
 
 /// Only a long story comes to the point where one that does not fit holds up the others.
 fn is_long(seed: u64) -> bool {
-    seed.is_multiple_of(10)
+    seed.is_multiple_of(15)
 }
 
 impl Story {
@@ -288,12 +295,12 @@ impl Story {
 
     fn go_on(&mut self) {
         match self.random.below(100) {
-            0..20 => self.add(),
-            20..65 => self.take(),
+            0..20 if self.model.tasks.len() < 50 => self.add(),
+            0..65 => self.take(),
             65..75 => self.put_back(),
             75..79 => self.remove(),
             79..99 => self.resolve(),
-            _ if self.random.one_in(4) => self.drain(),
+            _ if self.random.one_in(10) => self.drain(),
             _ => {}
         }
         self.compare();
@@ -302,7 +309,7 @@ impl Story {
     fn compare(&self) {
         let waiting = self.model.in_state(State::Waits).len();
         assert_eq!((self.line.len(), self.line.is_empty()), (waiting, waiting == 0));
-        assert_eq!(self.line.has_startable(), !self.model.startable().is_empty());
+        assert_eq!(self.line.has_startable(), !self.model.turns.is_empty());
     }
 
     fn wish(&mut self, id: TaskId, earlier: &[TaskId]) -> Wish {
@@ -328,6 +335,11 @@ impl Story {
             wishes[one].after.push((ids[other], true));
         }
         self.random.shuffle(&mut wishes);
+        if let Some(wish) = wishes.iter_mut().find(|wish| wish.id == TaskId(0)) {
+            // The first one goes before others, if it can: it is one that seldom fits.
+            (wish.priority, wish.estimate) = (i32::MAX, Some(Duration::from_secs(100)));
+            wish.after.clear();
+        }
         if has_cycle(&wishes) {
             let cycle = self.line.add(wishes.clone()).unwrap_err();
             check_cycle(&cycle, &wishes);
@@ -351,14 +363,14 @@ impl Story {
     }
 
     fn take(&mut self) {
-        let choice = self.random.below(if self.is_stubborn { 100 } else { 10 });
+        let choice = self.random.below(if self.is_stubborn { 300 } else { 10 });
         let salt = self.random.below(1000) as u64;
         let fits = |id: TaskId| match choice {
             0 => true,
             1 => false,
             2 => (id.0 * 7919 + salt).is_multiple_of(3),
             // Some do not fit for long.
-            _ => !id.0.is_multiple_of(5),
+            _ => !id.0.is_multiple_of(40),
         };
         let mut looked = Vec::new();
         let taken = self.line.take(&mut |id| {
@@ -480,9 +492,9 @@ fn the_line_does_what_the_model_does() {
     for policy in [Policy::FirstCome, Policy::Priority, Policy::LongestFirst, Policy::CriticalPath] {
         for fair in [false, true] {
             let mut counts = Counts::default();
-            for seed in 0..200 {
+            for seed in 0..120 {
                 let mut story = Story::new(policy, fair, seed);
-                let length = if is_long(seed) { 500 } else { 60 };
+                let length = if is_long(seed) { 800 } else { 60 };
                 (0..length).for_each(|_| story.go_on());
                 let these = story.finish();
                 counts.cycles += these.cycles;
