@@ -15,8 +15,8 @@ use std::time::Duration;
 
 /// In which order the tasks of a pool start, among those that wait for nothing.
 ///
-/// One that does not fit (because a resource is in use) lets those behind it go ahead, but not for ever: after 64 of them the
-/// next one is itself. A task that is run again goes before others of the same rank.
+/// One that does not fit (because a resource is in use) lets those behind it go ahead, but not for ever: when 64
+/// have passed it, those behind it wait until it fits. A task that is run again goes before others of the same rank.
 ///
 /// ```
 /// use procession::pool::Policy;
@@ -30,8 +30,8 @@ pub enum Policy {
     #[default]
     #[doc(alias = "fifo")]
     FirstCome,
-    /// The largest [`priority`](crate::pool::Task::priority) first. What such a task waits for has its priority, too: it does not
-    /// wait behind others on its behalf.
+    /// The largest [`priority`](crate::pool::Task::priority) first. What such a task waits for has its priority,
+    /// too, so that it does not wait behind lesser ones.
     Priority,
     /// The longest [`estimate`](crate::pool::Task::estimate) first, so that no long one is left for the end. A task without one
     /// counts as the mean of those known.
@@ -157,6 +157,9 @@ impl Line {
     /// Those that do not fit and stand before it were passed over once more. One that was passed over too often
     /// ([`PASSED_MAX`](super::turns::PASSED_MAX)) holds up everything behind it until it fits.
     pub(crate) fn take(&mut self, fits: &mut dyn FnMut(TaskId) -> bool) -> Option<TaskId> {
+        if !self.has_startable() {
+            return None;
+        }
         self.settle();
         let id = self.turns.take(self.estimates.mean().unwrap_or_default(), fits)?;
         self.waiting -= 1;
@@ -223,7 +226,7 @@ impl Line {
             self.remove(*id);
         }
         for (_, id) in &left {
-            self.tasks.remove(id);
+            self.forget(*id);
             self.failed.insert(*id, *id);
         }
         left.into_iter().map(|(_, id)| id).collect()
@@ -298,6 +301,12 @@ impl Line {
         }
     }
 
+    fn forget(&mut self, id: TaskId) -> Option<Waiting> {
+        let task = self.tasks.remove(&id)?;
+        self.stale.remove(&(task.order, id));
+        Some(task)
+    }
+
     /// Forgets a task that waits no more, and tells its followers: some are free, some leave the line because it has failed.
     fn end(
         &mut self,
@@ -310,7 +319,7 @@ impl Line {
         if !success {
             self.failed.entry(id).or_insert(culprit);
         }
-        let Some(task) = self.tasks.remove(&id) else { return };
+        let Some(task) = self.forget(id) else { return };
         for ((_, follower), succeeds) in task.followers {
             if succeeds && !success {
                 self.remove(follower);
@@ -964,7 +973,6 @@ mod tests {
                 assert_eq!(resolve(&mut line, id, true), []);
                 assert!(line.remove(TaskId(id + 1)));
                 assert_eq!(resolve(&mut line, id + 1, false), [(id + 2, id + 1)]);
-                assert_eq!(take(&mut line), None);
             }
             assert_eq!((line.tasks.len(), line.stale.len(), line.failed.len()), (0, 0, 200), "{policy:?}");
             assert_eq!(format!("{:?}", line.turns), "Turns { queues: {}, turns: {}, turn_next: 200 }");
@@ -977,6 +985,11 @@ mod tests {
                 assert_eq!(resolve(&mut line, id, true), []);
             }
             assert_eq!((line.tasks.len(), line.tasks[&TaskId(5000)].followers.len()), (1, 0));
+            assert!(line.stale.len() <= 1);
+            assert_eq!(add(&mut line, [wish(5100).after([5000]), wish(5101).after([5100])]), []);
+            assert_eq!(line.drain().len(), 2);
+            assert_eq!(resolve(&mut line, 5000, true), []);
+            assert_eq!((line.tasks.len(), line.stale.len()), (0, 0));
         }
     }
 
