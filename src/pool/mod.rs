@@ -15,6 +15,8 @@ mod makeflags;
 mod held;
 #[cfg(feature = "runlog")]
 mod log;
+#[cfg(test)]
+mod line_model;
 mod observe;
 mod print;
 mod progress;
