@@ -56,7 +56,7 @@ pub struct Child {
     pub(crate) terminal: Option<Terminal>,
     pub(crate) handle: ProcessHandle,
     /// A conversation that was begun and not finished.
-    pub(crate) machine: Option<Machine>,
+    pub(crate) machine: Option<Box<Machine>>,
     /// Until when its pipes may stay open; set when a conversation has seen the end of the process.
     pub(crate) drain: Deadline,
     /// Who else gets what it writes.
@@ -333,7 +333,7 @@ impl Child {
     #[doc(alias = "hang")]
     #[doc(alias = "diagnose")]
     pub fn explain(&self) -> Explanation {
-        handle::explain(&self.subject(self.machine.as_ref()))
+        handle::explain(&self.subject(self.machine.as_deref()))
     }
 
     /// What we know of it, in the midst of a conversation as well.

@@ -74,6 +74,12 @@ pub enum ErrorKind {
     Status,
     /// The process wrote more than the limit allows.
     Overflow,
+    /// The task was cancelled, or the run was halted before it was its turn.
+    Cancelled,
+    /// The task was not started, because one that it waits for has not succeeded.
+    Dependency,
+    /// The place where the task ran has failed, or cannot tell what became of it.
+    Engine,
     /// Bytes are no text in the encoding asked for.
     Decode,
     /// Any other failure of the system.
@@ -152,6 +158,22 @@ impl Error {
         self
     }
 
+    /// What an [`Engine`](crate::pool::Engine) has to say, in its own words: why it takes no job, why one has failed, why it has failed
+    /// itself. The text is lower case and has no full stop; the command is named by those who pass the error on.
+    ///
+    /// ```
+    /// use procession::pool::Refusal;
+    /// use procession::{Error, ErrorKind};
+    ///
+    /// let error = Error::of_engine(ErrorKind::ResourceExhausted, "the queue of the cluster is full");
+    /// assert_eq!(error.to_string(), "the queue of the cluster is full");
+    /// let refusal = Refusal::Later(error);
+    /// # let _ = refusal;
+    /// ```
+    pub fn of_engine(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(kind).detail(text)
+    }
+
     /// The sort of the error.
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
@@ -190,6 +212,11 @@ impl Error {
     #[doc(alias = "TimeoutExpired")]
     pub fn is_timeout(&self) -> bool {
         self.kind() == ErrorKind::Timeout
+    }
+
+    /// Whether a task was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
     }
 
     /// Whether there is no such program.
@@ -330,10 +357,13 @@ impl From<Error> for io::Error {
             ErrorKind::Timeout => io::ErrorKind::TimedOut,
             ErrorKind::Ended => io::ErrorKind::UnexpectedEof,
             ErrorKind::Decode => io::ErrorKind::InvalidData,
-            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Io => match &error.inner.source {
-                Some(Source::Io(source)) => source.kind(),
-                _ => io::ErrorKind::Other,
-            },
+            ErrorKind::Cancelled => io::ErrorKind::Interrupted,
+            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Dependency | ErrorKind::Engine | ErrorKind::Io => {
+                match &error.inner.source {
+                    Some(Source::Io(source)) => source.kind(),
+                    _ => io::ErrorKind::Other,
+                }
+            }
         };
         io::Error::new(kind, error)
     }

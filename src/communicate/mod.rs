@@ -1,8 +1,10 @@
 //! The verbs that run a command to its end, and the conversation with a child that is there. Here are `Command::call`,
 //! `check_call`, `status`, `output`, `run`, `check_output`, `check_output_text`, and `Child::communicate`. Decides which streams
-//! a verb chooses, and what record comes out; the waiting is in `block`, the rules are in `machine`.
+//! a verb chooses, and what record comes out; the waiting is in `block`,
+//! what the facts mean in `talk`, the rules for bytes in `machine`.
 
 mod block;
+mod talk;
 
 use crate::child::{Child, KillOnDrop};
 use crate::command::{Command, Input, Limit, Stdio};
@@ -13,10 +15,11 @@ use crate::output::{Captured, Cause, Output, Stream};
 use crate::pipe::PipeWriter;
 use crate::status::ExitStatus;
 use crate::terminal::Terminal;
-pub(crate) use block::{Closing, Ending, Talk, Watch, drive};
+pub(crate) use block::{Ending, drive};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
+pub(crate) use talk::{Closing, Decision, LOOK, State, Talk, Watch};
 
 /// What becomes of the output of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,18 +82,18 @@ impl Party for Child {
     }
 
     fn machine(&self, _place: usize) -> Option<&Machine> {
-        self.machine.as_ref()
+        self.machine.as_deref()
     }
 
     fn machine_mut(&mut self, _place: usize) -> Option<&mut Machine> {
-        self.machine.as_mut()
+        self.machine.as_deref_mut()
     }
 
     fn hand_out(&mut self, sources: &[(usize, Stream)]) {
         let mut machine = self.machine.take().unwrap_or_else(|| {
             let mut machine = self.new_machine(Purpose::Show);
             machine.hold_input(true);
-            machine
+            Box::new(machine)
         });
         for &(_, stream) in sources {
             machine.hand_out(stream, self.limit(stream, Purpose::Collect).bytes_max);
@@ -145,13 +148,13 @@ impl Party for Child {
 
     fn record_so_far(&self) -> Output {
         let cause = if self.handle.ended().is_some() { Cause::Ended } else { Cause::Running };
-        let output = self.machine.as_ref().map(|machine| self.snapshot(machine, cause));
+        let output = self.machine.as_deref().map(|machine| self.snapshot(machine, cause));
         output.unwrap_or_else(|| Output { command: self.handle.line(), pid: Some(self.id()), ..Output::default() })
     }
 }
 
 /// Adds input to a conversation.
-fn add_input(machine: &mut Machine, input: Input) -> Result<(), Error> {
+pub(crate) fn add_input(machine: &mut Machine, input: Input) -> Result<(), Error> {
     if input.is_empty() {
         return Ok(());
     }
@@ -271,7 +274,7 @@ impl Command {
         Ok([self.input_stream(None)?, stdout, stderr])
     }
 
-    fn collected_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
+    pub(crate) fn collected_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
         let [_, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
         Ok([self.input_stream(Some(Stdio::null()))?, piped(stdout), piped(stderr)])
@@ -394,21 +397,12 @@ impl Child {
     ) -> Result<Output, Error> {
         let mut talk = Talk::new(self, &mut machine);
         let ending = drive(std::slice::from_mut(&mut talk), deadline, stops, watch);
-        let mut closing = talk.into_closing();
+        let closing = talk.into_closing();
         match ending {
-            Ok(Ending::Over) => {
-                let (overflowed, failure, cause) = (machine.overflowed(), closing.failure.take(), closing.cause);
-                let output = self.record(machine, closing);
-                match (failure, cause) {
-                    (Some(failure), _) => Err(failure.with_output(output)),
-                    (None, Cause::Timeout) => Err(Error::new(ErrorKind::Timeout).with_output(output)),
-                    (None, Cause::Overflow) => Err(self.overflow(overflowed, output)),
-                    _ => Ok(output),
-                }
-            }
+            Ok(Ending::Over) => self.conclude(machine, closing),
             Ok(Ending::TimedOut | Ending::Paused) => {
                 let output = self.snapshot(&machine, Cause::Running);
-                self.machine = Some(machine);
+                self.machine = Some(Box::new(machine));
                 Err(Error::new(ErrorKind::Timeout).with_output(output))
             }
             Err(error) => {
@@ -419,15 +413,36 @@ impl Child {
                     let _ = self.stop(&self.settings.stop.clone());
                 }
                 let output = self.snapshot(&machine, cause);
-                self.machine = Some(machine);
+                self.machine = Some(Box::new(machine));
                 Err(error.with_output(output))
             }
         }
     }
 
+    /// What a conversation that is over has come to.
+    pub(crate) fn conclude(&self, machine: Machine, mut closing: Closing) -> Result<Output, Error> {
+        let (failure, overflowed) = (closing.failure.take(), machine.overflowed());
+        self.judge(failure, overflowed, self.record(machine, closing))
+    }
+
+    /// The same of one whose output was handed out, and may not have been taken yet.
+    pub(crate) fn conclude_live(&self, machine: &Machine, mut closing: Closing) -> Result<Output, Error> {
+        let failure = closing.failure.take();
+        self.judge(failure, machine.overflowed(), self.snapshot(machine, closing))
+    }
+
+    fn judge(&self, failure: Option<Error>, overflowed: Option<Stream>, output: Output) -> Result<Output, Error> {
+        match (failure, output.cause) {
+            (Some(failure), _) => Err(failure.with_output(output)),
+            (None, Cause::Timeout) => Err(Error::new(ErrorKind::Timeout).with_output(output)),
+            (None, Cause::Overflow) => Err(self.overflow(overflowed, output)),
+            _ => Ok(output),
+        }
+    }
+
     /// Takes up the conversation, or begins it, with more input; standard input is closed behind that.
     pub(crate) fn begin(&mut self, input: Input, purpose: Purpose) -> Result<Machine, Error> {
-        let mut machine = self.machine.take().unwrap_or_else(|| self.new_machine(purpose));
+        let mut machine = self.machine.take().map_or_else(|| self.new_machine(purpose), |machine| *machine);
         for stream in STREAMS {
             let shown = purpose == Purpose::Show;
             machine.keep(stream, &self.limit(stream, purpose));
@@ -441,7 +456,7 @@ impl Child {
                 Ok(machine)
             }
             Err(error) => {
-                self.machine = Some(machine);
+                self.machine = Some(Box::new(machine));
                 Err(error.of_command(|| self.handle.line()))
             }
         }

@@ -32,6 +32,10 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
+    pub(crate) fn new(stream: Stream, bytes: &'a [u8], end: LineEnd, text: Text) -> Line<'a> {
+        Line { stage: 0, stream, bytes, end, text }
+    }
+
     /// Which stage of a pipeline it came from, counted from 0; 0 for a single command.
     pub fn stage(&self) -> usize {
         self.stage

@@ -60,7 +60,7 @@ impl Child {
     /// If standard input is not a pipe or has been closed.
     pub fn feed(&mut self, input: impl Into<crate::command::Input>) -> Result<(), Error> {
         let machine = self.begin(input.into(), Purpose::Collect)?;
-        self.machine = Some(machine);
+        self.machine = Some(Box::new(machine));
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ impl Watch for Begun<'_> {
 
     fn look(&mut self, talks: &mut [Talk<'_>]) -> ControlFlow<()> {
         for talk in &mut *talks {
-            talk.has_seen_enough |= self.flow.is_break();
+            talk.state.has_seen_enough |= self.flow.is_break();
         }
         self.watch.look(talks)
     }

@@ -133,7 +133,7 @@ impl PipelineChild {
     /// What every stage is doing and why the whole does not come to its end; see [`Child::explain`]. One look at the process table
     /// for all stages.
     pub fn explain(&self) -> Explanation {
-        let mut subjects: Vec<_> = self.children.iter().map(|child| child.subject(child.machine.as_ref())).collect();
+        let mut subjects: Vec<_> = self.children.iter().map(|child| child.subject(child.machine.as_deref())).collect();
         // The ends of the whole are those of the outer stages.
         if let Some([stdin, ..]) = subjects.first_mut().map(|first| &mut first.streams) {
             stdin.fd = self.stdin.as_ref().map(|end| end.as_fd());
@@ -275,7 +275,7 @@ impl PipelineChild {
     /// Each stage keeps its unfinished conversation.
     fn keep(&mut self, machines: Vec<Machine>) {
         for (child, machine) in self.children.iter_mut().zip(machines) {
-            child.machine = Some(machine);
+            child.machine = Some(Box::new(machine));
         }
     }
 
@@ -331,11 +331,11 @@ impl Party for PipelineChild {
     }
 
     fn machine(&self, place: usize) -> Option<&Machine> {
-        self.children.get(place)?.machine.as_ref()
+        self.children.get(place)?.machine.as_deref()
     }
 
     fn machine_mut(&mut self, place: usize) -> Option<&mut Machine> {
-        self.children.get_mut(place)?.machine.as_mut()
+        self.children.get_mut(place)?.machine.as_deref_mut()
     }
 
     fn hand_out(&mut self, sources: &[(usize, Stream)]) {
@@ -354,7 +354,8 @@ impl Party for PipelineChild {
 
     fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error> {
         self.lend_ends();
-        let mut machines: Vec<Machine> = self.children.iter_mut().filter_map(|child| child.machine.take()).collect();
+        let machines = self.children.iter_mut().filter_map(|child| child.machine.take().map(|machine| *machine));
+        let mut machines: Vec<Machine> = machines.collect();
         let mut talks: Vec<Talk<'_>> =
             self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
         let watch = &mut Relays { relays: &self.relays, watch: &mut Until(enough) };

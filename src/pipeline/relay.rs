@@ -56,14 +56,14 @@ pub(super) fn hand_on(from: &mut Talk<'_>, to: &mut Talk<'_>) {
         if !passed.is_empty() {
             to.machine.add_input(Opened::Bytes(Arc::new(passed)));
         }
-        from.is_paused = to.machine.input_waiting() > WAITING_MAX;
-        if !from.machine.wants_to_read(Stream::Stdout) || from.is_over {
+        from.state.is_paused = to.machine.input_waiting() > WAITING_MAX;
+        if !from.machine.wants_to_read(Stream::Stdout) || from.state.is_over {
             to.machine.hold_input(false);
         }
     } else {
         // The writer learns from the broken pipe that nobody reads any more.
         from.child.stdout = None;
-        from.is_paused = false;
+        from.state.is_paused = false;
     }
     if from.child.stdout.is_none() {
         from.machine.forget(Stream::Stdout);

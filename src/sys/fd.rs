@@ -7,7 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Duplicates a descriptor to the lowest free number from `lowest` on.
@@ -32,6 +32,26 @@ pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
 pub(crate) fn open(path: &Path, options: &mut OpenOptions, flags: i32) -> io::Result<OwnedFd> {
     let file = options.custom_flags(libc::O_NOCTTY | flags).open(path)?;
     above_stdio(file.into())
+}
+
+/// Opens once more what is behind a descriptor: a description of its own, whose flags nobody shares. It takes Linux, a mounted /proc,
+/// and a file that this user may open. Not `/proc/self`, which is empty where the main thread has ended.
+#[cfg(target_os = "linux")]
+pub(crate) fn reopen(fd: BorrowedFd<'_>, options: &mut OpenOptions, flags: i32) -> io::Result<OwnedFd> {
+    open(Path::new(&format!("/proc/thread-self/fd/{}", fd.as_raw_fd())), options, flags)
+}
+
+/// What other systems have in such a place is a duplicate.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn reopen(_fd: BorrowedFd<'_>, _options: &mut OpenOptions, _flags: i32) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// mkdtemp(3): a new directory that only its owner may enter, called by these words and six letters.
+pub(crate) fn private_directory(words: &Path) -> io::Result<PathBuf> {
+    let mut template = words.as_os_str().to_owned();
+    template.push("XXXXXX");
+    Ok(nix::unistd::mkdtemp(template.as_os_str())?)
 }
 
 /// A file without a name, to write and to read, for this user alone: it is gone when it is closed.
@@ -145,6 +165,18 @@ mod tests {
         assert_eq!(buffer, b"hello wor");
         assert_eq!(read_append(reader.as_fd(), &mut buffer, 30).unwrap(), 2);
         assert_eq!(buffer, b"hello world");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_opened_once_more_has_flags_of_its_own() {
+        let flags = |fd: &OwnedFd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).unwrap() & libc::O_NONBLOCK;
+        let (reader, writer) = crate::sys::pipe::pair().unwrap();
+        let again = reopen(reader.as_fd(), OpenOptions::new().read(true), libc::O_NONBLOCK).unwrap();
+        assert_eq!((flags(&reader), flags(&again)), (0, libc::O_NONBLOCK));
+        assert_eq!(read(again.as_fd(), &mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        std::fs::File::from(writer).write_all(b"x").unwrap();
+        assert_eq!(read(again.as_fd(), &mut [0; 2]).unwrap(), 1);
     }
 
     #[test]

@@ -14,6 +14,11 @@ pub(crate) mod clone;
 pub(crate) mod clone;
 pub(crate) mod clock;
 pub(crate) mod environ;
+#[cfg(target_os = "linux")]
+pub(crate) mod epoll;
+#[cfg(not(target_os = "linux"))]
+#[path = "epoll_absent.rs"]
+pub(crate) mod epoll;
 pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod fork;

@@ -1,4 +1,5 @@
 //! Readiness of a few descriptors, with a moment at which to stop waiting.
+#![allow(unsafe_code)]
 
 use nix::errno::Errno;
 pub(crate) use nix::poll::PollFd;
@@ -47,6 +48,23 @@ pub(crate) fn wait(entries: &mut [PollFd<'_>], until: Option<Instant>) -> io::Re
 /// Waits for one descriptor to become readable.
 pub(crate) fn wait_readable(fd: BorrowedFd<'_>, until: Option<Instant>) -> io::Result<bool> {
     wait(&mut [readable(fd)], until)
+}
+
+/// Waits for descriptors that are known by their numbers, to read or to write. Which of them are ready; a number that is not open
+/// counts as ready, and the transfer reports it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn wait_numbers(
+    numbers: impl Iterator<Item = (std::os::fd::RawFd, bool)>,
+    until: Option<Instant>,
+) -> io::Result<Vec<bool>> {
+    let entry = |(number, writes)| {
+        // SAFETY: the caller removes a number before it closes it, so it is open during the call.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        if writes { writable(fd) } else { readable(fd) }
+    };
+    let mut entries: Vec<PollFd<'_>> = numbers.map(entry).collect();
+    wait(&mut entries, until)?;
+    Ok(entries.iter().map(is_ready).collect())
 }
 
 /// The longest wait that fits every `time_t`; the loop above waits again.

@@ -6,22 +6,30 @@
 mod support;
 
 mod attributes;
+#[cfg(feature = "timeline")]
+mod browser;
 mod communicate;
 mod converse;
 mod descriptors;
 mod echo;
+mod engines;
 mod errors;
 mod explain;
 mod filters;
 mod inject;
+mod jobserver;
 mod lines;
 mod live;
 mod nslookup;
+mod outside;
+mod pictures;
 mod pipeline;
-mod print;
+mod pool;
 mod pty;
 mod random;
 mod routes;
+mod set;
+mod print;
 #[cfg(feature = "runlog")]
 mod runlog;
 mod spawn;

@@ -1,0 +1,918 @@
+//! The state of a pool: which tasks wait, run, pause; who may start next; what an end means for the others. Passive: it makes no
+//! system call, takes no lock and asks no clock. Lanes tell it what their engines say and carry out what it orders; what others are to
+//! be told leaves it as effects.
+
+use super::admission::{Admission, Gauge};
+use super::delivery::Delivery;
+use super::done::{Done, Outcome, TaskId};
+use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
+use super::halt::Halt;
+use super::line::{Line, Wish};
+use super::ready::Sign;
+use super::resources::{Held, Stock};
+use super::retry::Retry;
+use super::task::{Earlier, Task};
+use crate::error::{Error, ErrorKind};
+use crate::output::{Cause, Output, Stream};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What others are to be told, in order.
+pub(super) enum Effect {
+    Submitted { id: TaskId, task: Arc<Task>, at: Instant },
+    Started { id: TaskId, task: Arc<Task>, attempt: u32, slot: usize, place: Arc<str>, at: Instant },
+    Output { id: TaskId, task: Arc<Task>, index: usize, stream: Stream, bytes: Vec<u8> },
+    Ready { id: TaskId, at: Instant },
+    Retrying { id: TaskId, outcome: Outcome, pause: Duration, at: Instant },
+    Resolved(Box<Done>, Delivery),
+}
+
+/// What a lane is to do before it waits.
+#[derive(Default)]
+pub(super) struct Orders {
+    pub(super) cancels: Vec<JobId>,
+    /// With the descriptor to which it writes that it is ready, if it does.
+    pub(super) jobs: Vec<(Job, Option<i32>)>,
+    /// Signs that services are ready, which somebody must look for.
+    pub(super) probes: Vec<(JobId, Sign)>,
+    /// When it must look again; never if it need not.
+    pub(super) until: Option<Instant>,
+    /// There is nothing left to do, ever.
+    pub(super) leave: bool,
+    /// These lanes have work as well.
+    pub(super) wake: Vec<usize>,
+}
+
+impl Orders {
+    pub(super) fn is_empty(&self) -> bool {
+        self.cancels.is_empty() && self.jobs.is_empty() && self.probes.is_empty()
+    }
+}
+
+/// What has happened, in a form that can be kept until the core looks at it.
+pub(super) enum Report {
+    Started(Arc<str>),
+    Output(Stream, Vec<u8>),
+    /// The sign of a service was looked for.
+    Probed(bool),
+    CancelAccepted,
+    Finished(Finish),
+}
+
+/// After a cancel an engine is given so long beyond the stop plan to tell the end; then the last word is that nobody knows.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(60);
+/// How often the signs of a service are looked for.
+const PROBE_EVERY: Duration = Duration::from_millis(20);
+/// With nothing running, a task for which the system has no room is tried so often, with doubling pauses from the first one: 5 s in all.
+const ROOM_TRIES: u32 = 9;
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
+pub(super) struct Core {
+    pub(super) width: usize,
+    pub(super) retry: Retry,
+    pub(super) halt: Halt,
+    pub(super) line: Line,
+    pub(super) stock: Stock,
+    pub(super) admission: Option<Admission>,
+    gauge: Gauge,
+    seen: Option<Instant>,
+    entries: HashMap<TaskId, Entry>,
+    jobs: HashMap<JobId, TaskId>,
+    names: HashMap<Arc<str>, TaskId>,
+    named: HashMap<TaskId, Arc<str>>,
+    /// The tasks that this pool has got have numbers from here on.
+    first: Option<TaskId>,
+    free_slots: BTreeSet<usize>,
+    slots: usize,
+    running: usize,
+    pub(super) lanes: Vec<Lane>,
+    /// Moments: when a pause is over, when a job has had its time, when a sign is looked for.
+    moments: BTreeSet<(Instant, TaskId)>,
+    succeeded: usize,
+    failed: usize,
+    halted: Option<String>,
+    pub(super) closed: bool,
+    terminated: bool,
+    /// Services in the order in which they were started, and whether they are to end.
+    services: Vec<TaskId>,
+    services_end: bool,
+    starved: Option<Starved>,
+    /// Somebody looks on.
+    pub(super) is_observed: bool,
+    pub(super) wants_output: bool,
+    pub(super) outbox: VecDeque<Effect>,
+}
+
+/// A task, its place among those submitted with it, and where its record goes.
+pub(super) type Submission = (Task, usize, Delivery);
+
+/// One engine and what runs there.
+pub(super) struct Lane {
+    pub(super) capabilities: Capabilities,
+    running: usize,
+    cancels: Vec<JobId>,
+    pub(super) is_waiting: bool,
+    pub(super) is_alive: bool,
+}
+
+/// The system has refused to make a process for lack of room.
+struct Starved {
+    tries: u32,
+    again: Option<Instant>,
+}
+
+struct Entry {
+    task: Arc<Task>,
+    index: usize,
+    delivery: Delivery,
+    submitted: Instant,
+    attempts: u32,
+    cancelled: bool,
+    phase: Phase,
+}
+
+enum Phase {
+    Waiting,
+    /// Until this moment, before it is run again.
+    Pausing(Instant),
+    Running(Box<Run>),
+}
+
+struct Run {
+    job: JobId,
+    lane: usize,
+    slot: usize,
+    held: Held,
+    place: Arc<str>,
+    started: Instant,
+    /// The pool's own clock for it: when it is cancelled, or given up.
+    moment: Option<Instant>,
+    /// It is being cancelled, for this reason.
+    ending: Option<Outcome>,
+    service: Service,
+    /// The end of what it wrote last, in which a sign may stand.
+    heard: [Vec<u8>; 2],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Service {
+    No,
+    /// It must be ready at this moment.
+    Awaited(Instant),
+    Ready,
+}
+
+impl Core {
+    pub(super) fn new(width: usize, line: Line) -> Core {
+        Core {
+            width,
+            retry: Retry::NEVER,
+            halt: Halt::NEVER,
+            line,
+            stock: Stock::new(),
+            admission: None,
+            gauge: Gauge::default(),
+            seen: None,
+            entries: HashMap::new(),
+            jobs: HashMap::new(),
+            names: HashMap::new(),
+            named: HashMap::new(),
+            first: None,
+            free_slots: BTreeSet::new(),
+            slots: 0,
+            running: 0,
+            lanes: Vec::new(),
+            moments: BTreeSet::new(),
+            succeeded: 0,
+            failed: 0,
+            halted: None,
+            closed: false,
+            terminated: false,
+            services: Vec::new(),
+            services_end: false,
+            starved: None,
+            is_observed: false,
+            wants_output: false,
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// The latest moment that is known: an engine may have a time of its own, which runs ahead.
+    pub(super) fn moment(&mut self, now: Instant) -> Instant {
+        let seen = self.seen.map_or(now, |seen| seen.max(now));
+        *self.seen.insert(seen)
+    }
+
+    /// How many tasks have no last word yet.
+    pub(super) fn unresolved(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.entries.len() - self.running
+    }
+
+    pub(super) fn is_running(&self, id: TaskId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| matches!(entry.phase, Phase::Running(_)))
+    }
+
+    // ---- what users wish ----
+
+    /// Takes tasks that may wait for each other. Nothing is taken if one of them is wrong.
+    pub(super) fn submit(
+        &mut self,
+        tasks: Vec<Submission>,
+        capabilities: &[Capabilities],
+        now: Instant,
+    ) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
+        static TASKS: AtomicU64 = AtomicU64::new(0);
+        let ids: Vec<TaskId> = tasks.iter().map(|_| TaskId(TASKS.fetch_add(1, Ordering::Relaxed) + 1)).collect();
+        let wishes = match self.wishes(&tasks, &ids, capabilities) {
+            Ok(wishes) => wishes,
+            Err(error) => return Err((error, tasks)),
+        };
+        let doomed = match self.line.add(wishes) {
+            Ok(doomed) => doomed,
+            Err(cycle) => {
+                let label = |id: &TaskId| {
+                    let place = ids.iter().position(|other| other == id);
+                    place.and_then(|place| tasks.get(place)).map_or_else(String::new, |(task, ..)| task.to_string())
+                };
+                let names: Vec<String> = cycle.iter().chain(cycle.first()).map(label).collect();
+                let error = Error::invalid(format!("tasks wait for each other: {}", names.join(" after ")));
+                return Err((error, tasks));
+            }
+        };
+        self.first = self.first.or(ids.first().copied());
+        for ((task, index, delivery), &id) in tasks.into_iter().zip(&ids) {
+            if let Some(name) = &task.name {
+                self.names.insert(Arc::clone(name), id);
+                self.named.insert(id, Arc::clone(name));
+            }
+            let task = Arc::new(task);
+            if self.is_observed {
+                self.outbox.push_back(Effect::Submitted { id, task: Arc::clone(&task), at: now });
+            }
+            let entry =
+                Entry { task, index, delivery, submitted: now, attempts: 0, cancelled: false, phase: Phase::Waiting };
+            self.entries.insert(id, entry);
+        }
+        self.doom(doomed, now);
+        if let Some(reason) = self.halted.clone() {
+            self.drain(&reason, now);
+        }
+        Ok(ids)
+    }
+
+    fn wishes(&self, tasks: &[Submission], ids: &[TaskId], capabilities: &[Capabilities]) -> Result<Vec<Wish>, Error> {
+        if self.closed {
+            return Err(Error::invalid("the pool is closed"));
+        }
+        let mut names: HashMap<&str, TaskId> = HashMap::new();
+        for ((task, ..), &id) in tasks.iter().zip(ids) {
+            if let Some(name) = task.name.as_deref()
+                && (self.names.contains_key(name) || names.insert(name, id).is_some())
+            {
+                return Err(Error::invalid(format!("there are two tasks named {name:?}")));
+            }
+        }
+        let wish = |((task, ..), &id): (&Submission, &TaskId)| -> Result<Wish, Error> {
+            let named = |error: Error| error.of_command(|| task.to_string());
+            self.stock.check(&task.needs).map_err(named)?;
+            // One place that can run it is enough.
+            let lacking = capabilities.iter().map(|place| lacks(task, place)).collect::<Option<Vec<_>>>();
+            if let Some(lack) = lacking.and_then(|lacks| lacks.into_iter().next()) {
+                return Err(named(Error::new(ErrorKind::Unsupported).detail(lack)));
+            }
+            let mut after = Vec::with_capacity(task.after.len());
+            for earlier in &task.after {
+                let id = match &earlier.what {
+                    Earlier::Name(name) => names.get(&**name).or_else(|| self.names.get(name)).copied(),
+                    Earlier::Id(id) => Some(*id).filter(|id| self.first.is_some_and(|first| *id >= first)),
+                };
+                let what = || match &earlier.what {
+                    Earlier::Name(name) => format!("there is no task named {name:?} to wait for"),
+                    Earlier::Id(id) => format!("task {id} is not of this pool"),
+                };
+                after.push((id.ok_or_else(|| named(Error::invalid(what())))?, earlier.succeeds));
+            }
+            let (group, priority, estimate) = (task.group.clone(), task.priority, task.estimate);
+            Ok(Wish { id, group, priority, estimate, after })
+        };
+        tasks.iter().zip(ids).map(wish).collect()
+    }
+
+    /// Wishes that a task be cancelled. False if its last word was said.
+    pub(super) fn cancel(&mut self, id: TaskId, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else { return false };
+        entry.cancelled = true;
+        match entry.phase {
+            Phase::Running(_) => self.end_run(id, Outcome::Cancelled { confirmed: false }, now),
+            _ => {
+                self.line.remove(id);
+                let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
+                self.resolve_unstarted(id, Outcome::Cancelled { confirmed: true }, error, now);
+            }
+        }
+        true
+    }
+
+    /// No new tasks; what waits is cancelled, and what runs is stopped.
+    pub(super) fn terminate(&mut self, now: Instant) {
+        (self.closed, self.terminated, self.services_end) = (true, true, true);
+        for id in self.entries.keys().copied().collect::<BTreeSet<_>>() {
+            self.cancel(id, now);
+        }
+    }
+
+    /// Services are to end as soon as nothing else is left.
+    pub(super) fn end_services(&mut self) {
+        self.services_end = true;
+    }
+
+    // ---- what lanes ask ----
+
+    pub(super) fn add_lane(&mut self, capabilities: Capabilities) -> usize {
+        let lane = Lane { capabilities, running: 0, cancels: Vec::new(), is_waiting: false, is_alive: true };
+        self.lanes.push(lane);
+        self.lanes.len() - 1
+    }
+
+    /// What a lane is to do now. `lanes_max`: among so many the pool's width is shared.
+    pub(super) fn orders(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Orders {
+        let mut orders = Orders::default();
+        self.look_at_moments(now, &mut orders);
+        self.end_next_service(now);
+        while let Some(job) = self.next_job(lane, lanes_max, now) {
+            orders.jobs.push(job);
+        }
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            orders.cancels.append(&mut lane.cancels);
+            // Until it is told to wake up: it waits for its engine next.
+            lane.is_waiting = orders.is_empty();
+            orders.leave = self.closed && self.entries.is_empty() && lane.running == 0;
+        }
+        orders.wake = self.lanes_with_work(lanes_max);
+        orders.until = self.next_moment(now);
+        orders
+    }
+
+    /// Lanes that wait although there is something for them.
+    pub(super) fn lanes_with_work(&mut self, lanes_max: usize) -> Vec<usize> {
+        let mut room = self.width.saturating_sub(self.running).min(self.line.len());
+        if !self.line.has_startable() || self.starved.is_some() {
+            room = 0;
+        }
+        let share = self.width.div_ceil(lanes_max.max(1));
+        let all_over = self.closed && self.entries.is_empty();
+        let mut wake = Vec::new();
+        for (place, lane) in self.lanes.iter_mut().enumerate() {
+            let capacity = share.saturating_sub(lane.running).min(room);
+            if lane.is_waiting && (capacity > 0 || !lane.cancels.is_empty() || all_over) {
+                lane.is_waiting = false;
+                room -= capacity;
+                wake.push(place);
+            }
+        }
+        wake
+    }
+
+    fn next_moment(&self, now: Instant) -> Option<Instant> {
+        let first = self.moments.first().map(|(moment, _)| *moment);
+        let starved = self.starved.as_ref().and_then(|starved| starved.again);
+        let kept_waiting = self.admission.is_some() && self.line.has_startable() && self.running < self.width;
+        let admission = kept_waiting.then(|| now + Gauge::AGE_MAX);
+        [first, starved, admission].into_iter().flatten().min()
+    }
+
+    /// The next task that may run on this lane.
+    fn next_job(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Option<(Job, Option<i32>)> {
+        if self.running >= self.width || !self.has_room(now) {
+            return None;
+        }
+        let place = self.lanes.get(lane)?;
+        let share = self.width.div_ceil(lanes_max.max(1));
+        let in_flight_max = place.capabilities.in_flight_max.unwrap_or(usize::MAX).min(share);
+        if place.running >= in_flight_max || !place.is_alive {
+            return None;
+        }
+        let mut held = None;
+        let (entries, stock, lanes) = (&self.entries, &mut self.stock, &self.lanes);
+        let several = lanes.len() > 1;
+        let id = self.line.take(&mut |id| {
+            let Some(entry) = entries.get(&id) else { return false };
+            if several && lacks(&entry.task, &place.capabilities).is_some() {
+                return false;
+            }
+            held = stock.try_take(&entry.task.needs);
+            held.is_some()
+        })?;
+        self.begin_run(id, lane, held?, now)
+    }
+
+    fn has_room(&mut self, now: Instant) -> bool {
+        if let Some(starved) = &self.starved
+            && (self.running > 0 || starved.again.is_some_and(|again| now < again))
+        {
+            return false;
+        }
+        let Some(admission) = &self.admission else { return true };
+        if !self.line.has_startable() {
+            return false;
+        }
+        self.gauge.admits(admission, self.running, now)
+    }
+
+    fn begin_run(&mut self, id: TaskId, lane: usize, held: Held, now: Instant) -> Option<(Job, Option<i32>)> {
+        let entry = self.entries.get_mut(&id)?;
+        let slot = self.free_slots.pop_first().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        });
+        entry.attempts += 1;
+        let task = &entry.task;
+        let sign = task.ready.as_ref();
+        let job = JobId::next();
+        let mut command = task.command.clone();
+        for (name, value) in held.environment() {
+            command = command.env(name, value);
+        }
+        let listens = matches!(sign, Some(ready) if matches!(ready.sign, Sign::Line(_)));
+        let order = Job {
+            id: job,
+            command,
+            attempt: entry.attempts,
+            live: self.wants_output || listens,
+            resources: task.needs.clone(),
+            inputs: task.inputs.clone(),
+            outputs: task.outputs.clone(),
+            idempotent: task.idempotent,
+        };
+        let notifies = match sign.map(|ready| &ready.sign) {
+            Some(Sign::Descriptor(number)) => Some(*number),
+            _ => None,
+        };
+        let service = match sign {
+            Some(ready) => Service::Awaited(now.checked_add(ready.within).unwrap_or(now)),
+            None => Service::No,
+        };
+        let place = self.lanes.get(lane).map_or_else(|| "".into(), |lane| Arc::clone(&lane.capabilities.name));
+        let run = Run {
+            job,
+            lane,
+            slot,
+            held,
+            place,
+            started: now,
+            moment: None,
+            ending: None,
+            service,
+            heard: [Vec::new(), Vec::new()],
+        };
+        entry.phase = Phase::Running(Box::new(run));
+        self.jobs.insert(job, id);
+        self.running += 1;
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.running += 1;
+        }
+        Some((order, notifies))
+    }
+
+    /// The engine has taken a job.
+    pub(super) fn accepted(&mut self, job: JobId, now: Instant) {
+        let Some((id, place)) = self.run_of(job).map(|(id, run)| (id, Arc::clone(&run.place))) else { return };
+        self.starved = None;
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Phase::Running(run) = &mut entry.phase else { return };
+        run.started = now;
+        let timeout = entry.task.command.timeout;
+        let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
+        // An engine that keeps the time by itself is given what its stop plan may take, and some more.
+        let spare = own.map_or(Duration::ZERO, |grain| grain + entry.task.command.stop.duration() + CONFIRM_WITHIN);
+        run.moment = timeout.and_then(|timeout| now.checked_add(timeout.saturating_add(spare)));
+        if let Some(moment) = run.moment {
+            self.moments.insert((moment, id));
+        }
+        if let Service::Awaited(_) = run.service {
+            let first = run.moment.map_or(now, |moment| moment.min(now));
+            self.moments.insert((first, id));
+            if !self.services.contains(&id) && entry.task.is_service {
+                self.services.push(id);
+            }
+        }
+        if self.is_observed {
+            let task = Arc::clone(&entry.task);
+            let (attempt, slot) = (entry.attempts, run.slot);
+            self.outbox.push_back(Effect::Started { id, task, attempt, slot, place, at: now });
+        }
+    }
+
+    /// The engine has not taken a job.
+    pub(super) fn refused(&mut self, job: JobId, refusal: Refusal, now: Instant) {
+        let Some(id) = self.jobs.get(&job).copied() else { return };
+        let started = self.leave_run(id);
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        match refusal {
+            Refusal::Later(error) => {
+                entry.attempts -= 1;
+                entry.phase = Phase::Waiting;
+                let cancelled = entry.cancelled;
+                let tries = self.starved.as_ref().map_or(0, |starved| starved.tries);
+                if cancelled || (self.running == 0 && tries >= ROOM_TRIES) {
+                    self.starved = None;
+                    self.line.put_back(id);
+                    self.line.remove(id);
+                    self.finish(id, started, Outcome::NotStarted, Err(error), now);
+                    return;
+                }
+                // With others running one waits for the end of one of them; alone, one tries again after a while.
+                let again = (self.running == 0).then(|| now + ROOM_PAUSE * (1 << tries.min(16)));
+                let tries = if self.running == 0 { tries + 1 } else { 0 };
+                self.starved = Some(Starved { tries, again });
+                self.line.put_back(id);
+            }
+            Refusal::Never(error) => self.finish(id, started, Outcome::NotStarted, Err(error), now),
+        }
+    }
+
+    fn run_of(&mut self, job: JobId) -> Option<(TaskId, &mut Run)> {
+        let id = *self.jobs.get(&job)?;
+        match &mut self.entries.get_mut(&id)?.phase {
+            Phase::Running(run) if run.job == job => Some((id, run)),
+            _ => None,
+        }
+    }
+
+    // ---- what engines tell ----
+
+    pub(super) fn report(&mut self, job: JobId, report: Report, now: Instant) {
+        let Some((id, run)) = self.run_of(job) else { return };
+        match report {
+            Report::Started(place) => run.place = place,
+            Report::CancelAccepted => {}
+            Report::Probed(is_ready) => {
+                if is_ready {
+                    self.is_ready(id, now);
+                }
+            }
+            Report::Output(stream, bytes) => self.hear(id, stream, bytes, now),
+            Report::Finished(finish) => self.ended(id, finish, now),
+        }
+    }
+
+    fn hear(&mut self, id: TaskId, stream: Stream, bytes: Vec<u8>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let mut is_ready = false;
+        if let Phase::Running(run) = &mut entry.phase
+            && let (Service::Awaited(_), Some(Sign::Line(text))) =
+                (run.service, entry.task.ready.as_ref().map(|ready| &ready.sign))
+        {
+            let [stdout, stderr] = &mut run.heard;
+            let heard = if stream == Stream::Stdout { stdout } else { stderr };
+            is_ready = has_sign(heard, &bytes, text.as_bytes());
+        }
+        if self.wants_output {
+            let (task, index) = (Arc::clone(&entry.task), entry.index);
+            self.outbox.push_back(Effect::Output { id, task, index, stream, bytes });
+        }
+        if is_ready {
+            self.is_ready(id, now);
+        }
+    }
+
+    /// A service can be used: those that wait for it may start.
+    fn is_ready(&mut self, id: TaskId, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Phase::Running(run) = &mut entry.phase else { return };
+        if !matches!(run.service, Service::Awaited(_)) || run.ending.is_some() {
+            return;
+        }
+        run.service = Service::Ready;
+        if self.is_observed {
+            self.outbox.push_back(Effect::Ready { id, at: now });
+        }
+        let doomed = self.line.resolve(id, true);
+        self.doom(doomed, now);
+    }
+
+    fn ended(&mut self, id: TaskId, finish: Finish, now: Instant) {
+        let Finish { outcome, output, error } = finish;
+        let started = self.leave_run(id);
+        let ending = started.as_ref().and_then(|run| run.ending);
+        // What the pool has ended is called what the pool ended it for; who came to the end before is not.
+        let by_us = matches!(outcome, Outcome::Cancelled { .. } | Outcome::EngineFailed { .. });
+        let confirmed = matches!(outcome, Outcome::Cancelled { confirmed: true });
+        let outcome = match ending {
+            Some(Outcome::Cancelled { .. }) if by_us => Outcome::Cancelled { confirmed },
+            Some(ending) if by_us => ending,
+            _ => outcome,
+        };
+        let result = result_of(outcome, output, error);
+        self.finish(id, started, outcome, result, now);
+    }
+
+    /// The last word about an attempt.
+    fn finish(
+        &mut self,
+        id: TaskId,
+        run: Option<Box<Run>>,
+        outcome: Outcome,
+        result: Result<Output, Error>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let success = result.as_ref().is_ok_and(Output::success);
+        let retry = entry.task.retry.as_ref().unwrap_or(&self.retry);
+        let again =
+            if success || entry.cancelled || self.halted.is_some() || (self.services_end && entry.task.is_service) {
+                None
+            } else {
+                retry.again(outcome, entry.attempts, entry.task.idempotent)
+            };
+        if let Some(pause) = again {
+            if self.is_observed {
+                self.outbox.push_back(Effect::Retrying { id, outcome, pause, at: now });
+            }
+            let until = now.checked_add(pause).unwrap_or(now);
+            entry.phase = Phase::Pausing(until);
+            self.moments.insert((until, id));
+            return;
+        }
+        self.resolve(id, run, outcome, result, now);
+    }
+
+    /// The last word about a task: said once, because the entry is gone afterwards.
+    fn resolve(
+        &mut self,
+        id: TaskId,
+        run: Option<Box<Run>>,
+        outcome: Outcome,
+        result: Result<Output, Error>,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.services.retain(|service| *service != id);
+        let was_ready = run.as_ref().is_some_and(|run| run.service == Service::Ready);
+        let success = result.as_ref().is_ok_and(Output::success);
+        let is_failure = !success && !matches!(outcome, Outcome::Cancelled { .. });
+        // What the pool has stopped by its own wish says nothing about the run.
+        if self.halted.is_none() {
+            (self.succeeded, self.failed) =
+                (self.succeeded + usize::from(success), self.failed + usize::from(is_failure));
+        }
+        let done = Done {
+            id,
+            index: entry.index,
+            name: entry.task.name.clone(),
+            group: entry.task.group.clone(),
+            outcome,
+            result,
+            attempts: entry.attempts,
+            slot: run.as_ref().map_or(0, |run| run.slot),
+            place: run.as_ref().map_or_else(|| "".into(), |run| Arc::clone(&run.place)),
+            submitted: entry.submitted,
+            started: run.as_ref().map(|run| run.started).filter(|_| entry.attempts > 0),
+            ended: now,
+            skipped: false,
+        };
+        self.outbox.push_back(Effect::Resolved(Box::new(done), entry.delivery));
+        if !was_ready {
+            let doomed = self.line.resolve(id, success);
+            self.doom(doomed, now);
+        }
+        self.look_at_halt(now);
+    }
+
+    /// Those that can never run, because of the failure of another.
+    fn doom(&mut self, doomed: Vec<(TaskId, TaskId)>, now: Instant) {
+        for (id, culprit) in doomed {
+            let name = self.named.get(&culprit).map_or_else(|| format!("task {culprit}"), |name| name.to_string());
+            let text = format!("not started: {name} has not succeeded");
+            let error = Error::new(ErrorKind::Dependency).detail(text);
+            self.resolve_unstarted(id, Outcome::NotStarted, error, now);
+        }
+    }
+
+    fn resolve_unstarted(&mut self, id: TaskId, outcome: Outcome, error: Error, now: Instant) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let error = error.of_command(|| entry.task.command.to_string());
+        self.resolve(id, None, outcome, Err(error), now);
+    }
+
+    fn look_at_halt(&mut self, now: Instant) {
+        if self.halted.is_some() {
+            return;
+        }
+        let Some(reason) = self.halt.reason(self.succeeded, self.failed) else { return };
+        self.halted = Some(reason.clone());
+        self.drain(&reason, now);
+        if self.halt.stops_running() {
+            let running = self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Running(_)));
+            for id in running.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
+                self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
+            }
+        }
+    }
+
+    /// What waits, or pauses, is not started any more.
+    fn drain(&mut self, reason: &str, now: Instant) {
+        self.line.drain();
+        let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
+        for id in idle.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
+            let error = Error::new(ErrorKind::Cancelled).detail(format!("not started: the run was halted: {reason}"));
+            self.resolve_unstarted(id, Outcome::NotStarted, error, now);
+        }
+    }
+
+    /// The engine is told to stop a job.
+    fn end_run(&mut self, id: TaskId, ending: Outcome, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Phase::Running(run) = &mut entry.phase else { return };
+        if run.ending.is_some() {
+            return;
+        }
+        run.ending = Some(ending);
+        if let Some(moment) = run.moment.take() {
+            self.moments.remove(&(moment, id));
+        }
+        // Nobody waits for ever for an engine that does not answer.
+        run.moment = now.checked_add(entry.task.command.stop.duration() + CONFIRM_WITHIN);
+        self.moments.extend(run.moment.map(|moment| (moment, id)));
+        let (lane, job) = (run.lane, run.job);
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.cancels.push(job);
+        }
+    }
+
+    /// What it held is free again.
+    fn leave_run(&mut self, id: TaskId) -> Option<Box<Run>> {
+        let entry = self.entries.get_mut(&id)?;
+        let Phase::Running(mut run) = std::mem::replace(&mut entry.phase, Phase::Waiting) else { return None };
+        self.jobs.remove(&run.job);
+        self.running -= 1;
+        if let Some(lane) = self.lanes.get_mut(run.lane) {
+            lane.running -= 1;
+            lane.cancels.retain(|job| *job != run.job);
+        }
+        self.free_slots.insert(run.slot);
+        self.stock.give_back(std::mem::take(&mut run.held));
+        if let Some(moment) = run.moment.take() {
+            self.moments.remove(&(moment, id));
+        }
+        if let Some(starved) = &mut self.starved {
+            // Something has ended: there may be room.
+            if self.running > 0 || starved.again.is_none() {
+                self.starved = None;
+            }
+        }
+        Some(run)
+    }
+
+    // ---- moments ----
+
+    fn look_at_moments(&mut self, now: Instant, orders: &mut Orders) {
+        while let Some(&(moment, id)) = self.moments.first()
+            && moment <= now
+        {
+            self.moments.pop_first();
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            match &mut entry.phase {
+                Phase::Pausing(until) if *until <= now => {
+                    entry.phase = Phase::Waiting;
+                    self.line.put_back(id);
+                }
+                Phase::Running(run) => {
+                    let has_had_its_time = run.moment.is_some_and(|moment| moment <= now);
+                    match (has_had_its_time, run.ending) {
+                        (true, None) => {
+                            run.moment = None;
+                            self.end_run(id, Outcome::TimedOut, now);
+                        }
+                        (true, Some(ending)) => self.give_up(id, ending, now),
+                        (false, _) => self.look_for_sign(id, now, orders),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// An engine has not told the end of what it was to stop.
+    fn give_up(&mut self, id: TaskId, ending: Outcome, now: Instant) {
+        let run = self.leave_run(id);
+        let error = Error::new(ErrorKind::Engine).detail("the engine has not told the end of what it was to stop");
+        let result = result_of(ending, Output::default(), Some(error));
+        self.finish(id, run, ending, result, now);
+    }
+
+    fn look_for_sign(&mut self, id: TaskId, now: Instant, orders: &mut Orders) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Phase::Running(run) = &mut entry.phase else { return };
+        let (Service::Awaited(until), Some(ready)) = (run.service, &entry.task.ready) else { return };
+        if now >= until {
+            return self.end_run(id, Outcome::TimedOut, now);
+        }
+        let next = match &ready.sign {
+            Sign::Started => return self.is_ready(id, now),
+            Sign::Line(_) => until,
+            sign => {
+                orders.probes.push((run.job, sign.clone()));
+                until.min(now + PROBE_EVERY)
+            }
+        };
+        self.moments.insert((next, id));
+    }
+
+    /// When nothing but services is left they are stopped, the last one first, one after the other.
+    fn end_next_service(&mut self, now: Instant) {
+        let only_services = self.entries.len() == self.services.len();
+        if !(self.services_end || self.closed) || !only_services {
+            return;
+        }
+        if let Some(&last) = self.services.last() {
+            if let Some(entry) = self.entries.get_mut(&last) {
+                entry.cancelled = true;
+            }
+            if self.is_running(last) {
+                self.end_run(last, Outcome::Cancelled { confirmed: false }, now);
+            } else {
+                self.cancel(last, now);
+            }
+        }
+    }
+
+    /// An engine has failed as a whole: everything that ran there is over, and nothing is started there any more.
+    pub(super) fn lane_failed(&mut self, lane: usize, error: &str, retryable: bool, now: Instant) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            (lane.is_alive, lane.is_waiting) = (false, false);
+        }
+        let there = |entry: &Entry| matches!(&entry.phase, Phase::Running(run) if run.lane == lane);
+        let ids: BTreeSet<TaskId> = self.entries.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| *id).collect();
+        for id in ids {
+            let run = self.leave_run(id);
+            let outcome = Outcome::EngineFailed { retryable };
+            let command = self.entries.get(&id).map(|entry| entry.task.command.to_string()).unwrap_or_default();
+            let error = Error::new(ErrorKind::Engine).detail(error.to_owned());
+            let output = Output { command, cause: Cause::Running, ..Output::default() };
+            self.finish(id, run, outcome, Err(error.with_output(output)), now);
+        }
+    }
+
+    /// There is no engine left: what waits will never run.
+    pub(super) fn all_lanes_failed(&mut self, error: &str, now: Instant) {
+        self.closed = true;
+        self.line.drain();
+        for id in self.entries.keys().copied().collect::<BTreeSet<_>>() {
+            let error = Error::new(ErrorKind::Engine).detail(format!("not started: {error}"));
+            self.leave_run(id);
+            self.resolve_unstarted(id, Outcome::EngineFailed { retryable: false }, error, now);
+        }
+    }
+}
+
+/// The result that an outcome means.
+fn result_of(outcome: Outcome, output: Output, error: Option<Error>) -> Result<Output, Error> {
+    let otherwise = |kind: ErrorKind, text: &'static str| Error::new(kind).detail(text);
+    let error = match (outcome, error) {
+        (Outcome::Exited(_) | Outcome::Signalled { .. }, None) => return Ok(output),
+        (Outcome::Cancelled { .. }, _) => otherwise(ErrorKind::Cancelled, "cancelled while it ran"),
+        (Outcome::TimedOut, Some(error)) if error.is_timeout() => return Err(error),
+        (Outcome::TimedOut, _) => otherwise(ErrorKind::Timeout, "timed out"),
+        (_, Some(error)) => return Err(error),
+        (Outcome::Overflowed, None) => otherwise(ErrorKind::Overflow, "wrote too much"),
+        (Outcome::NotStarted, None) => otherwise(ErrorKind::Engine, "not started"),
+        (Outcome::EngineFailed { .. }, None) => otherwise(ErrorKind::Engine, "the engine has failed"),
+    };
+    Err(error.with_output(output))
+}
+
+/// What a task asks for and a place cannot do.
+pub(super) fn lacks(task: &Task, place: &Capabilities) -> Option<String> {
+    let lack = |what: &str| Some(format!("the engine {} has no {what}", place.name));
+    let command = &task.command;
+    if !place.local_process && command.is_local() {
+        return lack("local processes (a descriptor, terminal, user, limit, hook or target is asked for)");
+    }
+    if place.files == FileAccess::None && !(task.inputs.is_empty() && task.outputs.is_empty()) {
+        return lack("files");
+    }
+    if !place.live_output && matches!(task.ready.as_ref().map(|ready| &ready.sign), Some(Sign::Line(_))) {
+        return lack("live output (a line is to tell that the service is ready)");
+    }
+    None
+}
+
+/// Whether the text stands in what was heard, across the borders of pieces. Keeps of it what may become a sign.
+fn has_sign(heard: &mut Vec<u8>, bytes: &[u8], text: &[u8]) -> bool {
+    heard.extend_from_slice(bytes);
+    let found = text.is_empty() || heard.windows(text.len()).any(|window| window == text);
+    let kept = text.len().saturating_sub(1).min(heard.len());
+    heard.drain(..heard.len() - kept);
+    found
+}

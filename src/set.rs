@@ -1,1 +1,0 @@
-//! Many children on one thread.
