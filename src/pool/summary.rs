@@ -194,7 +194,7 @@ impl State {
         self.end(done.id(), done.started(), done.ended());
         let verdict = Verdict::of(done);
         self.tally.add(verdict);
-        if done.started().is_some() {
+        if done.started().is_some() && verdict != Verdict::NotStarted {
             self.waited_longest = self.waited_longest.max(done.waited());
             self.keep_if_slow(done);
         }
