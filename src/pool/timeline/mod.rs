@@ -28,12 +28,14 @@ use std::time::{Duration, Instant, SystemTime};
 /// be searched and zoomed, with or without a mouse, and a table has the same in words.
 ///
 /// ```
-/// use procession::pool::Timeline;
+/// use procession::pool::{Pool, Timeline};
+/// use procession::Command;
 ///
-/// let folder = std::env::temp_dir().join(format!("timeline-{}", std::process::id()));
-/// std::fs::create_dir(&folder).unwrap();
+/// # let folder = std::env::temp_dir().join(format!("timeline-{}", std::process::id()));
+/// # std::fs::create_dir(&folder).unwrap();
 /// let timeline = Timeline::new();
-/// // pool.observe(timeline.clone()); ...
+/// let pool = Pool::new(4).observe(timeline.clone());
+/// pool.map(["a", "b", "c"].map(|word| Command::new("echo").arg(word)));
 /// timeline.write_html(folder.join("run.html"))?;
 /// timeline.write_chrome(folder.join("run.json"))?;
 /// # std::fs::remove_dir_all(&folder).unwrap();
