@@ -135,7 +135,7 @@ fn progress_on_a_terminal_and_elsewhere() {
 #[cfg(feature = "timeline")]
 mod timeline {
     use super::{HOSTILE, tasks};
-    use crate::browser::Browser;
+    use crate::browser::{self, Browser};
     use crate::support::{Scratch, alone};
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     use procession::pool::{
@@ -264,8 +264,11 @@ mod timeline {
 
     #[test]
     fn a_page_in_a_browser() {
+        if !browser::is_here("a_page_in_a_browser") {
+            return;
+        }
         alone!({
-            let Some(mut browser) = Browser::start(1200, 800) else { return };
+            let mut browser = Browser::start(1200, 800);
             let timeline = Timeline::new();
             Pool::new(3).observe(timeline.clone()).map(tasks());
             assert!(!timeline.to_html().contains("hunter2"));
@@ -386,8 +389,11 @@ mod timeline {
 
     #[test]
     fn a_page_of_ten_thousand() {
+        if !browser::is_here("a_page_of_ten_thousand") {
+            return;
+        }
         alone!({
-            let Some(mut browser) = Browser::start(1200, 800) else { return };
+            let mut browser = Browser::start(1200, 800);
             let timeline = Timeline::new();
             let pool = Pool::with_engine(16, Played::new()).observe(timeline.clone());
             let programs = ["cc", "cc", "ld", "cc", "ld", "cc", "cc"].iter().cycle().take(9999).chain(&["test"]);
