@@ -68,9 +68,11 @@ fn tasks_submitted_together_use_the_whole_width() {
 fn the_engine_that_can_gets_the_task_whatever_the_width() {
     alone!({
         soon();
-        let without_files = || Scripted::new().otherwise(Script::new().exits(9)).with_capabilities(|able| {
-            able.files = procession::pool::FileAccess::None;
-        });
+        let without_files = || {
+            Scripted::new().otherwise(Script::new().exits(9)).with_capabilities(|able| {
+                able.files = procession::pool::FileAccess::None;
+            })
+        };
         let able = Scripted::new().otherwise(Script::new());
         let pool = Pool::with_engines(1, vec![Box::new(without_files()), Box::new(without_files()), Box::new(able)]);
         let done = pool.apply_async(Task::new(Command::new("x")).reads("/etc/passwd")).unwrap().into_done();
@@ -193,7 +195,9 @@ fn a_service_may_take_for_ever_to_be_ready() {
         soon();
         let pool = Pool::new(2);
         let done = pool.map([
-            Task::new(shell("sleep 0.2; echo up; exec sleep 600")).name("s").service(Ready::line("up").within(Duration::MAX)),
+            Task::new(shell("sleep 0.2; echo up; exec sleep 600"))
+                .name("s")
+                .service(Ready::line("up").within(Duration::MAX)),
             Task::new(Command::new("true")).after("s"),
         ]);
         assert!(done[1].success(), "{done:?}");
@@ -325,7 +329,7 @@ fn what_had_no_room_is_not_started_after_the_halt() {
     alone!({
         soon();
         let engine = Scripted::new()
-            .on_program("late", Script::new().refused_at_first(1))
+            .on_program("late", Script::new().refused_at_first(u32::MAX))
             .on_program("fails", Script::new().takes(SECOND).exits(1));
         let (journal, hold) = (engine.journal(), engine.hold());
         let pool = Pool::with_engine(3, engine).halt(Halt::on_failures(1));
@@ -341,8 +345,11 @@ fn a_cancelled_task_for_which_there_is_no_room_is_cancelled() {
     alone!({
         soon();
         let engine = Scripted::new().otherwise(Script::new().refused_at_first(u32::MAX));
+        let _hold = engine.hold();
+        let journal = engine.journal();
         let pool = Pool::with_engine(1, engine);
         let pending = pool.apply_async(Command::new("x")).unwrap();
+        wait_for("a try", || !journal.entries().is_empty());
         pending.cancel();
         assert_eq!(pending.wait().outcome(), CANCELLED);
     });
@@ -352,9 +359,8 @@ fn a_cancelled_task_for_which_there_is_no_room_is_cancelled() {
 fn room_is_looked_for_while_something_runs_for_ever() {
     alone!({
         soon();
-        let engine = Scripted::new()
-            .on_program("for-ever", Script::new().hangs())
-            .otherwise(Script::new().refused_at_first(3));
+        let engine =
+            Scripted::new().on_program("for-ever", Script::new().hangs()).otherwise(Script::new().refused_at_first(3));
         let pool = Pool::with_engine(2, engine);
         let _first = pool.apply_async(Command::new("for-ever")).unwrap();
         assert!(pool.apply(Command::new("x")).is_ok());
