@@ -65,7 +65,7 @@ fn a_summary_of_a_run() {
         assert!(text.starts_with("6 tasks in "), "{text}");
         assert!(text.contains(": 3 succeeded, 1 failed, 1 timed out, 1 not started\n"), "{text}");
         assert!(text.contains("it \\u{1b}[31mbroke\n") && !text.contains("first"), "{text}");
-        assert!(text.contains("no-such-program\n") && text.contains("no such program"), "{text}");
+        assert!(text.contains("  not started        no-such-program\n   "), "what went wrong is below: {text}");
         assert!(!text.contains("hunter2"), "{text}");
         assert_visible(&text);
     });
