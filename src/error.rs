@@ -158,6 +158,22 @@ impl Error {
         self
     }
 
+    /// What an [`Engine`](crate::pool::Engine) has to say, in its own words: why it takes no job, why one has failed, why it has failed
+    /// itself. The text is lower case and has no full stop; the command is named by those who pass the error on.
+    ///
+    /// ```
+    /// use procession::pool::Refusal;
+    /// use procession::{Error, ErrorKind};
+    ///
+    /// let error = Error::of_engine(ErrorKind::ResourceExhausted, "the queue of the cluster is full");
+    /// assert_eq!(error.to_string(), "the queue of the cluster is full");
+    /// let refusal = Refusal::Later(error);
+    /// # let _ = refusal;
+    /// ```
+    pub fn of_engine(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(kind).detail(text)
+    }
+
     /// The sort of the error.
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
@@ -226,6 +242,18 @@ impl Error {
         self.kind() == ErrorKind::ResourceExhausted
     }
 
+    /// Which step failed and why: neither what ran nor anything that it said itself.
+    pub(crate) fn summary(&self) -> String {
+        let path = self.inner.path.as_ref().map(|path| path.display());
+        let before = match (&self.inner.step, path) {
+            (Some(step), Some(path)) => format!("{step} {path}: "),
+            (Some(step), None) => format!("{step}: "),
+            (None, Some(path)) => format!("{path}: "),
+            (None, None) => String::new(),
+        };
+        before + &self.reason()
+    }
+
     fn reason(&self) -> String {
         let inner = &*self.inner;
         let source = inner.source.as_ref().map(|source| match source {
@@ -244,6 +272,14 @@ impl Error {
     }
 }
 
+/// The same error once more, for one that is kept and told as often as it is asked for.
+pub(crate) fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
 /// The system's words without the number that std appends.
 fn system_message(error: &io::Error) -> String {
     let text = error.to_string();
@@ -259,16 +295,7 @@ impl fmt::Display for Error {
         if !inner.output.command.is_empty() {
             write!(out, "{}: ", entry::shortened(&inner.output.command, COMMAND_CHARS))?;
         }
-        if let Some(step) = &inner.step {
-            out.write_str(step)?;
-            if let Some(path) = &inner.path {
-                write!(out, " {}", path.display())?;
-            }
-            out.write_str(": ")?;
-        } else if let Some(path) = &inner.path {
-            write!(out, "{}: ", path.display())?;
-        }
-        out.write_str(&self.reason())?;
+        out.write_str(&self.summary())?;
         if !inner.output.survivors.is_empty() {
             write!(out, "; still alive: {}", entry::list(&inner.output.survivors))?;
         }

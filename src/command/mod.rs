@@ -24,6 +24,8 @@ pub(crate) use env::Env;
 pub use filter::Filter;
 pub use input::Input;
 pub(crate) use input::Opened;
+#[cfg(feature = "runlog")]
+pub(crate) use input::Source;
 pub use pty::Pty;
 pub use quote::quote;
 pub use stdio::Stdio;
@@ -793,6 +795,16 @@ impl Command {
             Some(Directory::Path(path)) => Some(path),
             _ => None,
         }
+    }
+
+    /// What the child reads on standard input, if something is fed to it.
+    pub fn get_input(&self) -> Option<&Input> {
+        self.input.as_ref()
+    }
+
+    /// The longest time for the whole run, if there is one.
+    pub fn get_timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// The changes to the environment: a value, or `None` for one that is removed.

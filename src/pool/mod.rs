@@ -10,7 +10,15 @@ mod halt;
 mod lanes;
 mod line;
 mod local;
+mod jobserver;
+mod makeflags;
+mod held;
+#[cfg(feature = "runlog")]
+mod log;
+#[cfg(test)]
+mod line_model;
 mod observe;
+mod print;
 mod progress;
 #[cfg_attr(not(feature = "progress"), path = "progress_bars_absent.rs")]
 mod progress_bars;
@@ -19,6 +27,7 @@ mod ready;
 mod resources;
 mod results;
 mod retry;
+pub mod scripted;
 #[cfg(test)]
 mod sample;
 mod summary;
@@ -34,14 +43,19 @@ pub use delivery::{AsCompleted, Pending, ReturnWhen, as_completed, wait};
 pub use done::{Done, Outcome, TaskId};
 pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
 pub use halt::Halt;
+pub use jobserver::{JobToken, Jobserver, JobserverStyle};
 pub use line::Policy;
 pub use local::Local;
+#[cfg(feature = "runlog")]
+pub use log::{History, RunLog};
 pub use observe::{Observer, TaskNews};
+pub use print::Print;
 pub use progress::Progress;
 pub use ready::Ready;
 pub use resources::Supply;
 pub use results::Results;
 pub use retry::Retry;
+pub use scripted::{Script, Scripted};
 pub use summary::Summary;
 pub use task::{After, Task};
 pub use template::Template;
@@ -171,6 +185,20 @@ impl Pool {
     pub fn look_ahead(mut self, tasks: usize) -> Pool {
         self.ahead = Some(tasks);
         self
+    }
+
+    /// Does not run tasks for which this is true, asked just before it would start them: they have [succeeded](Done::is_skipped)
+    /// already. A task that waits for one that was run is always run, too.
+    #[doc(alias = "up_to_date")]
+    pub fn skip_if(self, is_done: impl Fn(&Task) -> bool + Send + Sync + 'static) -> Pool {
+        self.shared.skip_if(Box::new(is_done));
+        self
+    }
+
+    /// Goes on with an earlier run: what has succeeded in it, with the same command and the same inputs, is not run again.
+    #[cfg(feature = "runlog")]
+    pub fn resume(self, history: History) -> Pool {
+        self.skip_if(move |task| history.is_done(task))
     }
 
     /// Somebody looks on: a log, a progress bar, a timeline.

@@ -134,7 +134,8 @@ impl Sample {
 
     pub(super) fn tell_submitted(&self, observer: &mut dyn Observer) {
         let (id, label, at) = (self.done.id, self.done.label(), self.done.submitted);
-        observer.see(&TaskNews::Submitted { id, label, at });
+        let task = &super::task::Task::new(crate::command::Command::new(label));
+        observer.see(&TaskNews::Submitted { id, label, task, at });
     }
 
     /// An attempt is started, at its time or at this one.
