@@ -309,6 +309,7 @@ fn run_lane(shared: &Arc<Shared>, lane: usize, mut engine: Box<dyn Engine>) {
 
 fn drive(shared: &Arc<Shared>, lane: usize, engine: &mut dyn Engine) -> Result<(), Error> {
     let mut reports = Vec::new();
+    engine.enter(lane);
     loop {
         let orders = order(shared, lane, engine.now());
         if orders.leave {
