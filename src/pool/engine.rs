@@ -229,6 +229,9 @@ pub trait Engine: Send {
     /// What ends its wait from another thread.
     fn waker(&self) -> Waker;
 
+    /// The thread that will drive it calls this once, first. `place` is its number among the pool's threads, from 0.
+    fn enter(&mut self, _place: usize) {}
+
     /// Takes a job. What becomes of it is told by [`poll`](Self::poll).
     ///
     /// # Errors

@@ -368,6 +368,7 @@ fn panicked(panic: &(dyn Any + Send)) -> String {
 
 fn drive(shared: &Arc<Shared>, lane: usize, engine: &mut dyn Engine) -> Result<(), Error> {
     let mut reports = Vec::new();
+    engine.enter(lane);
     loop {
         let orders = order(shared, lane, engine.now());
         if orders.leave {
