@@ -13,8 +13,9 @@ use super::resources::{Held, Stock};
 use super::retry::Retry;
 use super::task::{Earlier, Task};
 use crate::error::{Error, ErrorKind};
-use crate::output::{Cause, Output, Stream};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use crate::output::{Accepted, Cause, Output, Stream};
+use crate::status::ExitStatus;
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,8 +34,7 @@ pub(super) enum Effect {
 #[derive(Default)]
 pub(super) struct Orders {
     pub(super) cancels: Vec<JobId>,
-    /// With the descriptor to which it writes that it is ready, if it does.
-    pub(super) jobs: Vec<(Job, Option<i32>)>,
+    pub(super) jobs: Vec<Start>,
     /// Signs that services are ready, which somebody must look for.
     pub(super) probes: Vec<(JobId, Sign)>,
     /// When it must look again; never if it need not.
@@ -43,6 +43,15 @@ pub(super) struct Orders {
     pub(super) leave: bool,
     /// These lanes have work as well.
     pub(super) wake: Vec<usize>,
+}
+
+/// A job to be started.
+pub(super) struct Start {
+    pub(super) job: Job,
+    /// The descriptor to which it writes that it is ready, if it does.
+    pub(super) notifies: Option<i32>,
+    /// The task, if it need not be run where it is known to have succeeded before: nothing that it waits for was run.
+    pub(super) skippable: Option<Arc<Task>>,
 }
 
 impl Orders {
@@ -99,6 +108,11 @@ pub(super) struct Core {
     services: Vec<TaskId>,
     services_end: bool,
     starved: Option<Starved>,
+    /// Tasks that have succeeded before are not run again; which were not.
+    pub(super) skips: bool,
+    skipped: HashSet<TaskId>,
+    /// Services that were ready, have ended, and are to be started again: the line knows nothing of them any more.
+    restarts: VecDeque<TaskId>,
     /// Somebody looks on.
     pub(super) is_observed: bool,
     pub(super) wants_output: bool,
@@ -125,11 +139,15 @@ struct Starved {
 
 struct Entry {
     task: Arc<Task>,
+    /// Whom it waits for; kept only where tasks can be skipped.
+    after: Vec<TaskId>,
     index: usize,
     delivery: Delivery,
     submitted: Instant,
     attempts: u32,
     cancelled: bool,
+    /// Those that wait for it have been told.
+    has_been_ready: bool,
     phase: Phase,
 }
 
@@ -193,6 +211,9 @@ impl Core {
             services: Vec::new(),
             services_end: false,
             starved: None,
+            skips: false,
+            skipped: HashSet::new(),
+            restarts: VecDeque::new(),
             is_observed: false,
             wants_output: false,
             outbox: VecDeque::new(),
@@ -237,6 +258,11 @@ impl Core {
             Ok(wishes) => wishes,
             Err(error) => return Err((error, tasks)),
         };
+        let afters: Vec<Vec<TaskId>> = if self.skips {
+            wishes.iter().map(|wish| wish.after.iter().map(|(id, _)| *id).collect()).collect()
+        } else {
+            vec![Vec::new(); wishes.len()]
+        };
         let doomed = match self.line.add(wishes) {
             Ok(doomed) => doomed,
             Err(cycle) => {
@@ -250,7 +276,7 @@ impl Core {
             }
         };
         self.first = self.first.or(ids.first().copied());
-        for ((task, index, delivery), &id) in tasks.into_iter().zip(&ids) {
+        for (((task, index, delivery), &id), after) in tasks.into_iter().zip(&ids).zip(afters) {
             if let Some(name) = &task.name {
                 self.names.insert(Arc::clone(name), id);
                 self.named.insert(id, Arc::clone(name));
@@ -259,8 +285,17 @@ impl Core {
             if self.is_observed {
                 self.outbox.push_back(Effect::Submitted { id, task: Arc::clone(&task), at: now });
             }
-            let entry =
-                Entry { task, index, delivery, submitted: now, attempts: 0, cancelled: false, phase: Phase::Waiting };
+            let entry = Entry {
+                task,
+                after,
+                index,
+                delivery,
+                submitted: now,
+                attempts: 0,
+                cancelled: false,
+                has_been_ready: false,
+                phase: Phase::Waiting,
+            };
             self.entries.insert(id, entry);
         }
         self.doom(doomed, now);
@@ -316,6 +351,7 @@ impl Core {
             Phase::Running(_) => self.end_run(id, Outcome::Cancelled { confirmed: false }, now),
             _ => {
                 self.line.remove(id);
+                self.restarts.retain(|other| *other != id);
                 let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
                 self.resolve_unstarted(id, Outcome::Cancelled { confirmed: true }, error, now);
             }
@@ -365,8 +401,8 @@ impl Core {
 
     /// Lanes that wait although there is something for them.
     pub(super) fn lanes_with_work(&mut self, lanes_max: usize) -> Vec<usize> {
-        let mut room = self.width.saturating_sub(self.running).min(self.line.len());
-        if !self.line.has_startable() || self.starved.is_some() {
+        let mut room = self.width.saturating_sub(self.running).min(self.line.len() + self.restarts.len());
+        if !self.has_startable() || self.starved.is_some() {
             room = 0;
         }
         let share = self.width.div_ceil(lanes_max.max(1));
@@ -386,13 +422,13 @@ impl Core {
     fn next_moment(&self, now: Instant) -> Option<Instant> {
         let first = self.moments.first().map(|(moment, _)| *moment);
         let starved = self.starved.as_ref().and_then(|starved| starved.again);
-        let kept_waiting = self.admission.is_some() && self.line.has_startable() && self.running < self.width;
+        let kept_waiting = self.admission.is_some() && self.has_startable() && self.running < self.width;
         let admission = kept_waiting.then(|| now + Gauge::AGE_MAX);
         [first, starved, admission].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
-    fn next_job(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Option<(Job, Option<i32>)> {
+    fn next_job(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Option<Start> {
         if self.running >= self.width || !self.has_room(now) {
             return None;
         }
@@ -401,6 +437,13 @@ impl Core {
         let in_flight_max = place.capabilities.in_flight_max.unwrap_or(usize::MAX).min(share);
         if place.running >= in_flight_max || !place.is_alive {
             return None;
+        }
+        if let Some(&id) = self.restarts.front() {
+            let needs = self.entries.get(&id).map(|entry| entry.task.needs.clone()).unwrap_or_default();
+            if let Some(held) = self.stock.try_take(&needs) {
+                self.restarts.pop_front();
+                return self.begin_run(id, lane, held, now);
+            }
         }
         let mut held = None;
         let (entries, stock, lanes) = (&self.entries, &mut self.stock, &self.lanes);
@@ -423,13 +466,13 @@ impl Core {
             return false;
         }
         let Some(admission) = &self.admission else { return true };
-        if !self.line.has_startable() {
+        if !self.has_startable() {
             return false;
         }
         self.gauge.admits(admission, self.running, now)
     }
 
-    fn begin_run(&mut self, id: TaskId, lane: usize, held: Held, now: Instant) -> Option<(Job, Option<i32>)> {
+    fn begin_run(&mut self, id: TaskId, lane: usize, held: Held, now: Instant) -> Option<Start> {
         let entry = self.entries.get_mut(&id)?;
         let slot = self.free_slots.pop_first().unwrap_or_else(|| {
             self.slots += 1;
@@ -458,6 +501,9 @@ impl Core {
             Some(Sign::Descriptor(number)) => Some(*number),
             _ => None,
         };
+        let first = entry.attempts == 1 && !task.is_service && self.skips;
+        let skippable = first && entry.after.iter().all(|earlier| self.skipped.contains(earlier));
+        let skippable = skippable.then(|| Arc::clone(task));
         let service = match sign {
             Some(ready) => Service::Awaited(now.checked_add(ready.within).unwrap_or(now)),
             None => Service::No,
@@ -481,7 +527,7 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.running += 1;
         }
-        Some((order, notifies))
+        Some(Start { job: order, notifies, skippable })
     }
 
     /// The engine has taken a job.
@@ -513,6 +559,22 @@ impl Core {
         }
     }
 
+    /// A job was not started, because its task is known to have succeeded before.
+    pub(super) fn skip(&mut self, job: JobId, now: Instant) {
+        let Some(id) = self.jobs.get(&job).copied() else { return };
+        let run = self.leave_run(id);
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.attempts = 0;
+        self.skipped.insert(id);
+        let output = Output {
+            command: entry.task.command.to_string(),
+            status: Some(ExitStatus::from_code(0)),
+            accepted: Accepted::Any,
+            ..Output::default()
+        };
+        self.resolve(id, run, Outcome::Exited(0), Ok(output), now);
+    }
+
     /// The engine has not taken a job.
     pub(super) fn refused(&mut self, job: JobId, refusal: Refusal, now: Instant) {
         let Some(id) = self.jobs.get(&job).copied() else { return };
@@ -526,8 +588,6 @@ impl Core {
                 let tries = self.starved.as_ref().map_or(0, |starved| starved.tries);
                 if cancelled || (self.running == 0 && tries >= ROOM_TRIES) {
                     self.starved = None;
-                    self.line.put_back(id);
-                    self.line.remove(id);
                     self.finish(id, started, Outcome::NotStarted, Err(error), now);
                     return;
                 }
@@ -535,7 +595,7 @@ impl Core {
                 let again = (self.running == 0).then(|| now + ROOM_PAUSE * (1 << tries.min(16)));
                 let tries = if self.running == 0 { tries + 1 } else { 0 };
                 self.starved = Some(Starved { tries, again });
-                self.line.put_back(id);
+                self.line_up(id);
             }
             Refusal::Never(error) => self.finish(id, started, Outcome::NotStarted, Err(error), now),
         }
@@ -594,11 +654,14 @@ impl Core {
             return;
         }
         run.service = Service::Ready;
+        let is_first = !std::mem::replace(&mut entry.has_been_ready, true);
         if self.is_observed {
             self.outbox.push_back(Effect::Ready { id, at: now });
         }
-        let doomed = self.line.resolve(id, true);
-        self.doom(doomed, now);
+        if is_first {
+            let doomed = self.line.resolve(id, true);
+            self.doom(doomed, now);
+        }
     }
 
     fn ended(&mut self, id: TaskId, finish: Finish, now: Instant) {
@@ -658,7 +721,6 @@ impl Core {
     ) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.services.retain(|service| *service != id);
-        let was_ready = run.as_ref().is_some_and(|run| run.service == Service::Ready);
         let success = result.as_ref().is_ok_and(Output::success);
         let is_failure = !success && !matches!(outcome, Outcome::Cancelled { .. });
         // What the pool has stopped by its own wish says nothing about the run.
@@ -677,12 +739,12 @@ impl Core {
             slot: run.as_ref().map_or(0, |run| run.slot),
             place: run.as_ref().map_or_else(|| "".into(), |run| Arc::clone(&run.place)),
             submitted: entry.submitted,
-            started: run.as_ref().map(|run| run.started).filter(|_| entry.attempts > 0),
+            started: run.as_ref().filter(|_| entry.attempts > 0).map(|run| run.started),
             ended: now,
-            skipped: false,
+            skipped: self.skipped.contains(&id),
         };
         self.outbox.push_back(Effect::Resolved(Box::new(done), entry.delivery));
-        if !was_ready {
+        if !entry.has_been_ready {
             let doomed = self.line.resolve(id, success);
             self.doom(doomed, now);
         }
@@ -785,7 +847,7 @@ impl Core {
             match &mut entry.phase {
                 Phase::Pausing(until) if *until <= now => {
                     entry.phase = Phase::Waiting;
-                    self.line.put_back(id);
+                    self.line_up(id);
                 }
                 Phase::Running(run) => {
                     let has_had_its_time = run.moment.is_some_and(|moment| moment <= now);
@@ -801,6 +863,20 @@ impl Core {
                 _ => {}
             }
         }
+    }
+
+    /// A task that was taken out of the line goes back.
+    fn line_up(&mut self, id: TaskId) {
+        if self.entries.get(&id).is_some_and(|entry| entry.has_been_ready) {
+            self.restarts.push_back(id);
+        } else {
+            self.line.put_back(id);
+        }
+    }
+
+    /// Whether something could start if there were room.
+    fn has_startable(&self) -> bool {
+        !self.restarts.is_empty() || self.line.has_startable()
     }
 
     /// An engine has not told the end of what it was to stop.

@@ -1,13 +1,14 @@
 //! The threads of a pool: each drives one engine, carries out what the core orders, and tells the core what has happened. Decides who
 //! tells others what the core has to say, so that they hear it in order and outside of every lock.
 
-use super::core::{Core, Effect, Orders, Report};
+use super::core::{Core, Effect, Orders, Report, Start};
 use super::delivery::{lock, pause};
 use super::done::TaskId;
 use super::engine::{Capabilities, Engine, JobId, JobNews, Refusal, Waker};
 use super::local::Local;
 use super::observe::{Observer, TaskNews};
 use super::ready::{Probe, Sign};
+use super::task::Task;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use std::any::Any;
@@ -29,9 +30,13 @@ pub(super) struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where services write that they are ready. Whichever lane has the time looks.
     probes: Mutex<HashMap<JobId, Probe>>,
+    is_done: Mutex<Option<Arc<IsDone>>>,
     /// Held by whoever tells.
     audience: Mutex<Audience>,
 }
+
+/// Whether a task need not be run, because it has succeeded before.
+pub(super) type IsDone = dyn Fn(&Task) -> bool + Send + Sync;
 
 /// Where engines come from.
 pub(super) enum Engines {
@@ -68,6 +73,7 @@ impl Shared {
             wakers: Mutex::default(),
             threads: Mutex::default(),
             probes: Mutex::default(),
+            is_done: Mutex::default(),
             audience: Mutex::default(),
         }
     }
@@ -85,6 +91,18 @@ impl Shared {
 
     fn lanes_max(&self, core: &Core) -> usize {
         self.lanes_max.min(core.width)
+    }
+
+    /// Tasks for which this is true are not run.
+    pub(super) fn skip_if(&self, is_done: Box<IsDone>) {
+        let mut core = self.core();
+        core.skips = true;
+        *lock(&self.is_done) = Some(Arc::from(is_done));
+    }
+
+    fn is_done(&self, task: &Task) -> bool {
+        let is_done = lock(&self.is_done).clone();
+        is_done.is_some_and(|is_done| is_done(task))
     }
 
     pub(super) fn observe(&self, observer: Box<dyn Observer>) {
@@ -342,7 +360,12 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
     for job in orders.cancels {
         engine.cancel(job);
     }
-    for (mut job, notifies) in orders.jobs {
+    for Start { mut job, notifies, skippable } in orders.jobs {
+        if skippable.is_some_and(|task| shared.is_done(&task)) {
+            let now = engine.now();
+            shared.core().skip(job.id, now);
+            continue;
+        }
         if let Some(number) = notifies {
             match Probe::descriptor(&mut job.command, number) {
                 Ok(probe) => drop(lock(&shared.probes).insert(job.id, probe)),

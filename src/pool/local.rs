@@ -19,6 +19,8 @@ pub struct Local {
     waker: SetWaker,
     jobs: HashMap<ChildKey, JobOf>,
     children: HashMap<JobId, ChildKey>,
+    /// Jobs whose programs could not be started, still to be told.
+    stillborn: Vec<(JobId, Error)>,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl Local {
     pub fn new() -> Result<Local, Error> {
         let mut set = ChildSet::new()?;
         let waker = set.waker()?;
-        Ok(Local { set, waker, jobs: HashMap::new(), children: HashMap::new() })
+        Ok(Local { set, waker, jobs: HashMap::new(), children: HashMap::new(), stillborn: Vec::new() })
     }
 }
 
@@ -58,12 +60,20 @@ impl Engine for Local {
                 Ok(())
             }
             Err(error) if error.kind() == ErrorKind::ResourceExhausted => Err(Refusal::Later(error)),
-            Err(error) => Err(Refusal::Never(error)),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Err(Refusal::Never(error)),
+            Err(error) => {
+                self.stillborn.push((job.id, error));
+                Ok(())
+            }
         }
     }
 
     fn poll(&mut self, until: Deadline, tell: &mut Tell<'_>) -> Result<(), Error> {
         let mut until = until;
+        for (job, error) in self.stillborn.drain(..) {
+            until = Deadline::now();
+            tell(job, JobNews::Finished(finish(Err(error), false)));
+        }
         loop {
             let (set, jobs) = (&mut self.set, &self.jobs);
             let is_told = Cell::new(false);

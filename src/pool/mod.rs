@@ -15,6 +15,8 @@ mod makeflags;
 mod held;
 #[cfg(feature = "runlog")]
 mod log;
+#[cfg(test)]
+mod line_model;
 mod observe;
 mod print;
 mod progress;
@@ -183,6 +185,20 @@ impl Pool {
     pub fn look_ahead(mut self, tasks: usize) -> Pool {
         self.ahead = Some(tasks);
         self
+    }
+
+    /// Does not run tasks for which this is true, asked just before it would start them: they have [succeeded](Done::is_skipped)
+    /// already. A task that waits for one that was run is always run, too.
+    #[doc(alias = "up_to_date")]
+    pub fn skip_if(self, is_done: impl Fn(&Task) -> bool + Send + Sync + 'static) -> Pool {
+        self.shared.skip_if(Box::new(is_done));
+        self
+    }
+
+    /// Goes on with an earlier run: what has succeeded in it, with the same command and the same inputs, is not run again.
+    #[cfg(feature = "runlog")]
+    pub fn resume(self, history: History) -> Pool {
+        self.skip_if(move |task| history.is_done(task))
     }
 
     /// Somebody looks on: a log, a progress bar, a timeline.

@@ -28,11 +28,14 @@ use std::time::{Duration, Instant};
 /// dropped.
 ///
 /// ```
-/// use procession::pool::Progress;
+/// use procession::pool::{Pool, Progress};
+/// use procession::Command;
 ///
-/// let progress = Progress::new().total(100);
-/// // pool.observe(progress.clone()); ...
-/// progress.suspend(|| eprintln!("this does not get into the bars"));
+/// let progress = Progress::new().total(3);
+/// let pool = Pool::new(2).observe(progress.clone());
+/// for done in pool.imap(["one", "two", "three"].map(|word| Command::new("echo").arg(word))) {
+///     progress.suspend(|| print!("{}", done.output().stdout_lossy()));
+/// }
 /// ```
 #[derive(Clone)]
 #[doc(alias = "progress bar")]

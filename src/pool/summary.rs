@@ -19,11 +19,14 @@ use std::time::{Duration, Instant};
 /// the other when the run is over, or while it goes on.
 ///
 /// ```
-/// use procession::pool::Summary;
+/// use procession::pool::{Pool, Summary};
+/// use procession::Command;
 ///
 /// let summary = Summary::new();
-/// // pool.observe(summary.clone()); ...
-/// assert_eq!(summary.to_string(), "no task has ended\n");
+/// let pool = Pool::new(4).observe(summary.clone());
+/// pool.map(["true", "false", "true"].map(Command::new));
+/// assert_eq!((summary.succeeded(), summary.failed()), (2, 1));
+/// print!("{summary}");
 /// ```
 #[derive(Clone, Debug)]
 #[doc(alias = "report")]
@@ -194,7 +197,7 @@ impl State {
         self.end(done.id(), done.started(), done.ended());
         let verdict = Verdict::of(done);
         self.tally.add(verdict);
-        if done.started().is_some() {
+        if done.started().is_some() && verdict != Verdict::NotStarted {
             self.waited_longest = self.waited_longest.max(done.waited());
             self.keep_if_slow(done);
         }

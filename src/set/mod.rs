@@ -6,7 +6,7 @@ mod entry;
 mod token;
 
 use crate::child::{Child, KillOnDrop};
-use crate::command::{Command, Input};
+use crate::command::{Command, Input, Stdio};
 use crate::communicate::Purpose;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -23,6 +23,7 @@ use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use token::{Key, Part, Slab};
@@ -69,6 +70,7 @@ pub struct ChildSet {
     pending: VecDeque<Key>,
     ready_descriptors: VecDeque<Key>,
     waker: Option<(PipeReader, SetWaker)>,
+    null: Option<Stdio>,
     woken: bool,
     /// Answers of the kernel, in memory that is used again.
     answers: Vec<u64>,
@@ -176,6 +178,7 @@ impl ChildSet {
             pending: VecDeque::new(),
             ready_descriptors: VecDeque::new(),
             waker: None,
+            null: None,
             woken: false,
             answers: Vec::new(),
         })
@@ -199,7 +202,7 @@ impl ChildSet {
         if follow == Follow::Lines && command.text.is_cut_as_text() {
             return Err(no_lines().of_command(|| command.to_string()));
         }
-        let streams = command.collected_streams()?;
+        let streams = command.collected_streams(self.null())?;
         let mut child = command.spawn_with(&streams)?;
         child.settings.kill_on_drop = KillOnDrop::Always;
         let [stdin, ..] = &streams;
@@ -229,6 +232,16 @@ impl ChildSet {
             entry.machine_mut().hold_input(true);
         }
         Ok(key)
+    }
+
+    /// The null device, opened once for all who are given it.
+    fn null(&mut self) -> Stdio {
+        if self.null.is_none() {
+            let options = &mut std::fs::OpenOptions::new();
+            let opened = sys::fd::open(Path::new("/dev/null"), options.read(true).write(true), 0);
+            self.null = opened.ok().map(|fd| Stdio::from(fd));
+        }
+        self.null.clone().unwrap_or_else(Stdio::null)
     }
 
     fn admit(

@@ -90,13 +90,8 @@ fn named_for_a_moment(directory: &Path, options: &mut OpenOptions) -> io::Result
 /// So many names are tried for a file that will have none.
 const TRIES_MAX: usize = 100;
 
-/// One write(2), interrupted or not. Beyond the greatest size that a file may have it is the error `EFBIG` and never a signal.
-pub(crate) fn write_once(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    without_signals(|| retry(|| Ok(nix::unistd::write(fd, bytes)?)))
-}
-
-/// Does something that writes to a file or a pipe: a size that a file may not have and a reader that has gone are errors and never
-/// signals.
+/// Does something that writes to a file or a pipe: a size that a file may not have (`EFBIG`) and a reader that has gone are errors and
+/// never signals.
 pub(crate) fn without_signals<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let work = || super::pipe::without_signal(work);
     if mask::ignores(libc::SIGXFSZ) { work() } else { mask::without_sigxfsz(work) }
@@ -193,7 +188,7 @@ mod tests {
         let named = || named_for_a_moment(&directory, options.read(true).write(true).create_new(true));
         for mut file in [unnamed(&directory), { named }()].map(Result::unwrap) {
             assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
-            assert_eq!(write_once(file.as_fd(), b"kept").unwrap(), 4);
+            file.write_all(b"kept").unwrap();
             file.rewind().unwrap();
             let mut text = String::new();
             file.read_to_string(&mut text).unwrap();

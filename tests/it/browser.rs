@@ -14,6 +14,21 @@ const PROGRAMS: [&str; 5] =
 /// For a page to do what it is asked: it does it at once, on a machine with nothing else to do.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whether this machine has a browser. If not that is said, also where the tests' output is not shown.
+pub fn is_here(test: &str) -> bool {
+    let is_here = program().is_some();
+    if !is_here {
+        let note = format!("SKIPPED {test}: there is no browser here; Debian's package {} has one\n", PROGRAMS[0]);
+        std::io::stderr().write_all(note.as_bytes()).unwrap();
+    }
+    is_here
+}
+
+fn program() -> Option<&'static str> {
+    let runs = |program: &&str| Command::new(*program).arg("--version").output().is_ok_and(|output| output.success());
+    PROGRAMS.into_iter().find(runs)
+}
+
 /// A page in a browser.
 pub struct Browser {
     child: Child,
@@ -28,14 +43,9 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// None, with a note, if there is no browser on this machine.
-    pub fn start(width: u32, height: u32) -> Option<Browser> {
-        let found =
-            |program: &&str| Command::new(*program).arg("--version").output().is_ok_and(|output| output.success());
-        let Some(program) = PROGRAMS.into_iter().find(found) else {
-            eprintln!("SKIPPED: there is no browser; the package chromium-headless-shell has one");
-            return None;
-        };
+    /// Starts one; there must [be one](is_here).
+    pub fn start(width: u32, height: u32) -> Browser {
+        let program = program().unwrap();
         let profile = Scratch::new();
         let (their_requests, requests) = pipe().unwrap();
         let (replies, their_replies) = pipe().unwrap();
@@ -71,7 +81,7 @@ impl Browser {
         }
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         browser.ask("Emulation.setDeviceMetricsOverride", size);
-        Some(browser)
+        browser
     }
 
     /// Loads a file, until all of it is there and its script has run.

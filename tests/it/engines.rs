@@ -5,7 +5,7 @@ use crate::outside::Threads;
 use crate::support::{alone, is_running};
 use procession::pool::scripted::{Event, Fault};
 use procession::pool::{
-    Capabilities, Engine, Finish, Job, JobId, JobNews, Outcome, Refusal, Script, Scripted, SignalFidelity,
+    Capabilities, Engine, Finish, Job, JobId, JobNews, Local, Outcome, Refusal, Script, Scripted, SignalFidelity,
 };
 use procession::{Command, Deadline, Error, ErrorKind, Overflow, Signal, Stream};
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ const ENGINES: &[(&str, Maker)] = &[
     ("scripted, coarse", || Made::scripted(coarse, |script| script)),
     ("scripted, far away", || Made::scripted(far_away, |script| script)),
     ("threads", || Made::local(Threads::new())),
+    ("local", || Made::local(Local::new().unwrap())),
 ];
 
 type Maker = fn() -> Made;

@@ -19,7 +19,8 @@ fn tasks() -> Vec<Task> {
         Task::new(Command::new("true").arg(HOSTILE)),
         Task::new(Command::new("true").secret_arg("hunter2")).name(format!("secret {HOSTILE}")),
         Task::new(Command::shell(flaky)).name("flaky").retry(Retry::times(1)),
-        Task::new(Command::shell("echo first >&2; printf 'it \\033[31mbroke\\n' >&2; exit 3")).name("failing"),
+        Task::new(Command::shell("echo first >&2; printf 'it \\033[31mbroke\\n' >&2; sleep 0.1; exit 3"))
+            .name("failing"),
         Task::new(Command::new("no-such-program")),
         Task::new(Command::new("sleep").arg("30").timeout(Duration::from_millis(200))).name("slow"),
     ]
@@ -134,12 +135,17 @@ fn progress_on_a_terminal_and_elsewhere() {
 #[cfg(feature = "timeline")]
 mod timeline {
     use super::{HOSTILE, tasks};
-    use crate::browser::Browser;
+    use crate::browser::{self, Browser};
     use crate::support::{Scratch, alone};
-    use procession::Command;
-    use procession::pool::{Pool, Script, Scripted, Task, Timeline};
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    use procession::pool::{
+        Capabilities, Engine, Finish, Job, JobId, JobNews, Outcome, Pool, Refusal, Task, Tell, Timeline, Waker,
+    };
+    use procession::{Command, Deadline, Error, Output};
     use serde_json::{Value, json};
-    use std::time::Duration;
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_trace_of_a_run() {
@@ -169,6 +175,33 @@ mod timeline {
                 "{failing}"
             );
             assert!(number(&trace["otherData"]["start_unix_us"]) > 0);
+        });
+    }
+
+    #[test]
+    fn a_picture_that_cannot_be_written_leaves_the_old_one() {
+        alone!({
+            let folder = Scratch::new();
+            let path = folder.file("run.html", 0o640, "the old one");
+            let timeline = Timeline::new();
+            Pool::new(2).observe(timeline.clone()).map(tasks());
+            let names = || {
+                std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>()
+            };
+            // SAFETY: ignoring a signal runs no code of ours.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+            let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE).unwrap();
+            setrlimit(Resource::RLIMIT_FSIZE, 1000, hard).unwrap();
+            let error = timeline.write_html(&path).unwrap_err();
+            setrlimit(Resource::RLIMIT_FSIZE, soft, hard).unwrap();
+            // SAFETY: the default action runs no code of ours.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_DFL) };
+            assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
+            assert_eq!((std::fs::read_to_string(&path).unwrap().as_str(), names().len()), ("the old one", 1));
+            timeline.write_html(&path).unwrap();
+            assert!(std::fs::read_to_string(&path).unwrap().starts_with("<!doctype html>"));
+            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+            assert_eq!(names().len(), 1);
         });
     }
 
@@ -212,15 +245,17 @@ mod timeline {
         browser.text("document.getElementById('found').textContent")
     }
 
-    /// Moves the mouse over the chart until the card says this.
+    /// Moves the mouse over the rows of the chart until the card says this; in small steps if large ones have missed it.
     fn hover(browser: &mut Browser, wanted: &str) -> String {
         let [left, top, width, height] = place(browser, CHART);
-        for y in (0..height as u32).step_by(8) {
-            for x in (80..width as u32).step_by(10) {
-                browser.mouse("mouseMoved", left + f64::from(x), top + f64::from(y));
-                let said = browser.text(&format!("{CARD}.hidden ? '' : {CARD}.innerText"));
-                if said.contains(wanted) {
-                    return said;
+        for step in [30, 5] {
+            for y in (38..height as u32).step_by(24) {
+                for x in (80..width as u32).step_by(step) {
+                    browser.mouse("mouseMoved", left + f64::from(x), top + f64::from(y));
+                    let said = browser.text(&format!("{CARD}.hidden ? '' : {CARD}.innerText"));
+                    if said.contains(wanted) {
+                        return said;
+                    }
                 }
             }
         }
@@ -229,8 +264,11 @@ mod timeline {
 
     #[test]
     fn a_page_in_a_browser() {
+        if !browser::is_here("a_page_in_a_browser") {
+            return;
+        }
         alone!({
-            let Some(mut browser) = Browser::start(1200, 800) else { return };
+            let mut browser = Browser::start(1200, 800);
             let timeline = Timeline::new();
             Pool::new(3).observe(timeline.clone()).map(tasks());
             assert!(!timeline.to_html().contains("hunter2"));
@@ -262,8 +300,13 @@ mod timeline {
             let first = browser.text(SAID);
             assert!(first.contains("command ") && first.contains("; ran "), "{first}");
             assert!(!browser.value(&format!("{CARD}.hidden")).as_bool().unwrap());
+            // From whichever slot it is in to the first one, and on to the second.
+            for _ in 0..3 {
+                browser.press("ArrowUp");
+            }
+            assert!(browser.text(SAID).contains("where slot 0, "));
             browser.press("ArrowDown");
-            assert_ne!(browser.text(SAID), first);
+            assert!(browser.text(SAID).contains("where slot 1, "));
             browser.press("Enter");
             browser.until("document.activeElement.closest('tr')?.classList.contains('chosen') === true");
             browser.press("Escape");
@@ -292,16 +335,67 @@ mod timeline {
         });
     }
 
+    /// Runs nothing: every job takes a while of a time of its own, and has the record of a real one.
+    struct Played {
+        now: Instant,
+        running: BTreeMap<(Instant, JobId), u8>,
+        records: [Output; 2],
+    }
+
+    impl Played {
+        fn new() -> Played {
+            let record = |code: u8| Command::shell(format!("exit {code}")).output().unwrap();
+            Played { now: Instant::now(), running: BTreeMap::new(), records: [0, 1].map(record) }
+        }
+    }
+
+    impl Engine for Played {
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::local()
+        }
+
+        fn now(&self) -> Instant {
+            self.now
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::new(|| ())
+        }
+
+        fn submit(&mut self, job: &Job) -> Result<(), Refusal> {
+            let command = job.command.to_string();
+            let (takes, code) = match command.split(' ').next() {
+                Some("cc") => (300, 0),
+                Some("ld") => (70, 0),
+                _ => (500, 1),
+            };
+            self.running.insert((self.now + Duration::from_millis(takes), job.id), code);
+            Ok(())
+        }
+
+        fn poll(&mut self, _until: Deadline, tell: &mut Tell<'_>) -> Result<(), Error> {
+            if let Some(((end, job), code)) = self.running.pop_first() {
+                self.now = end;
+                let output = self.records[usize::from(code)].clone();
+                tell(job, JobNews::Finished(Finish { outcome: Outcome::Exited(code.into()), output, error: None }));
+            } else {
+                std::thread::yield_now();
+            }
+            Ok(())
+        }
+
+        fn cancel(&mut self, _job: JobId) {}
+    }
+
     #[test]
     fn a_page_of_ten_thousand() {
+        if !browser::is_here("a_page_of_ten_thousand") {
+            return;
+        }
         alone!({
-            let Some(mut browser) = Browser::start(1200, 800) else { return };
-            let engine = Scripted::new()
-                .on_program("cc", Script::new().takes(Duration::from_millis(300)))
-                .on_program("ld", Script::new().takes(Duration::from_millis(70)))
-                .otherwise(Script::new().takes(Duration::from_millis(500)).exits(1));
+            let mut browser = Browser::start(1200, 800);
             let timeline = Timeline::new();
-            let pool = Pool::with_engine(16, engine).observe(timeline.clone());
+            let pool = Pool::with_engine(16, Played::new()).observe(timeline.clone());
             let programs = ["cc", "cc", "ld", "cc", "ld", "cc", "cc"].iter().cycle().take(9999).chain(&["test"]);
             let done = pool.imap(
                 programs

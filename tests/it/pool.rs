@@ -104,7 +104,13 @@ fn what_fails_is_tried_again() {
 fn the_first_failure_halts_the_run() {
     alone!({
         let pool = Pool::new(2).halt(Halt::on_failures(1).now());
-        let commands = [Command::shell("exit 1"), Command::new("sleep").arg("600"), Command::new("true")];
+        let scratch = Scratch::new();
+        let file = scratch.join("begun").display().to_string();
+        let commands = [
+            Command::shell(format!("until [ -e {file} ]; do sleep 0.01; done; exit 1")),
+            Command::shell(format!("touch {file}; exec sleep 600")),
+            Command::new("true"),
+        ];
         let done = pool.map(commands);
         let outcomes: Vec<Outcome> = done.iter().map(|done| done.outcome()).collect();
         assert_eq!(outcomes, [Outcome::Exited(1), Outcome::Cancelled { confirmed: true }, Outcome::NotStarted]);

@@ -10,6 +10,7 @@ use procession::{Command, ErrorKind, Output, Overflow, Stream};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -401,7 +402,8 @@ fn nobody_reads_what_we_print() {
                         kept
                     }),
                     false => {
-                        let mut print = Print::keep_order().writers(writer, errors.clone());
+                        // Not our own type, which knows what to do.
+                        let mut print = Print::keep_order().writers(File::from(OwnedFd::from(writer)), errors.clone());
                         let kept = print.clone();
                         see(&mut print);
                         assert_eq!(errors.text(), "before\n");
@@ -417,6 +419,28 @@ fn nobody_reads_what_we_print() {
             // SAFETY: as it was.
             unsafe { signal(Number::SIGPIPE, before) }.unwrap();
         }
+    });
+}
+
+/// The litter check sees the signal mask of this thread.
+#[test]
+fn a_writer_that_panics_leaves_nothing_behind() {
+    alone!({
+        struct Panics;
+        impl Write for Panics {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                panic!("on purpose")
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let errors = Page::default();
+        let mut print = Print::prefixed().writers(Panics, errors.clone());
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| out(&mut print, 1, "a\n")));
+        assert!(caught.is_err());
+        err(&mut print, 1, "b\n");
+        assert_eq!(errors.text(), "1| b\n", "a pool catches it and goes on");
     });
 }
 

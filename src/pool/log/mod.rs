@@ -12,15 +12,14 @@ use super::observe::{Observer, TaskNews};
 use super::task::Task;
 use crate::error::{self, Error};
 use crate::plan;
-use crate::sys::fd;
+use crate::sys::{errno, fd};
 use key::{Contents, Hash};
 use line::Wall;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io;
-use std::os::fd::AsFd;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -249,13 +248,17 @@ impl State {
         // Somebody else, too, may have left a piece of a line.
         let fresh = if self.ends_with_line()? { "" } else { "\n" };
         let bytes = [fresh, line, "\n"].concat();
-        let written = fd::write_once(self.file.as_fd(), bytes.as_bytes())?;
+        let written = self.write_once(bytes.as_bytes())?;
         if written == bytes.len() {
             return Ok(());
         }
         // The rest could come behind what another program has written meanwhile. The kernel says only now why it took no more.
-        fd::write_once(self.file.as_fd(), b"\n")?;
+        self.write_once(b"\n")?;
         Err(io::Error::new(io::ErrorKind::WriteZero, "a line was cut short"))
+    }
+
+    fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        fd::without_signals(|| errno::retry(|| (&self.file).write(bytes)))
     }
 
     fn ends_with_line(&self) -> io::Result<bool> {

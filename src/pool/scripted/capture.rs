@@ -21,7 +21,7 @@ pub(super) struct Capture {
 impl Capture {
     /// As the verbs that collect have it; of live output only the end is kept, unless the command says how much.
     pub(super) fn of(command: &Command, live: bool) -> Result<Capture, Error> {
-        let streams = command.streams_with_targets(&command.collected_streams()?)?;
+        let streams = command.streams_with_targets(&command.collected_streams(Stdio::null())?)?;
         let [stdout_ends, stderr_ends] = have_ends(&streams);
         let [_, stdout, stderr] = &streams;
         let otherwise = || if live { Limit::SHOWN } else { Limit::default() };

@@ -28,12 +28,14 @@ use std::time::{Duration, Instant, SystemTime};
 /// be searched and zoomed, with or without a mouse, and a table has the same in words.
 ///
 /// ```
-/// use procession::pool::Timeline;
+/// use procession::pool::{Pool, Timeline};
+/// use procession::Command;
 ///
-/// let folder = std::env::temp_dir().join(format!("timeline-{}", std::process::id()));
-/// std::fs::create_dir(&folder).unwrap();
+/// # let folder = std::env::temp_dir().join(format!("timeline-{}", std::process::id()));
+/// # std::fs::create_dir(&folder).unwrap();
 /// let timeline = Timeline::new();
-/// // pool.observe(timeline.clone()); ...
+/// let pool = Pool::new(4).observe(timeline.clone());
+/// pool.map(["a", "b", "c"].map(|word| Command::new("echo").arg(word)));
 /// timeline.write_html(folder.join("run.html"))?;
 /// timeline.write_chrome(folder.join("run.json"))?;
 /// # std::fs::remove_dir_all(&folder).unwrap();
@@ -231,12 +233,16 @@ impl State {
             task: Arc::new(Named::new(done.id(), done.label())),
             attempt: done.attempts(),
             slot: done.slot(),
-            place: Arc::from(done.place()),
+            place: Arc::clone(&done.place),
             started: done.started(),
         });
         open.task.tell(done);
-        let bar = open.bar(done.ended(), End::Over(Verdict::of(done), done.outcome()));
-        self.keep(Bar { usage: done.output().usage(), ..bar });
+        let verdict = Verdict::of(done);
+        // What turned out not to be startable has had a slot, and has not run.
+        let started = open.started.filter(|_| verdict != Verdict::NotStarted);
+        let (place, usage) = (Arc::clone(&done.place), done.output().usage());
+        let bar = open.bar(done.ended(), End::Over(verdict, done.outcome()));
+        self.keep(Bar { started, place, usage, ..bar });
     }
 
     /// A moment that belongs to the run.
@@ -398,7 +404,7 @@ mod tests {
             usage(Sample::new(start, 2, "cc -c a.c").name("a.o").slot(0).submitted(0).ran(2500, 4000)).exits(2),
             retried,
             Sample::new(start, 4, "sleep 100").slot(2).place("host <b>7</b>").ran(0, 6500).ends(Outcome::TimedOut),
-            Sample::new(start, 5, "nope").ends(Outcome::NotStarted).never_ran(10),
+            Sample::new(start, 5, "nope").ends(Outcome::NotStarted).ran(9, 10),
             Sample::new(start, 6, "old").skipped().never_ran(20),
         ] {
             sample.tell(see);
@@ -589,45 +595,5 @@ mod tests {
         }
         assert_eq!(names(), ["link", "old", "run.html"]);
         std::fs::remove_dir_all(&folder).unwrap();
-    }
-
-    #[test]
-    fn pages() {
-        let Some(folder) = std::env::var_os("PAGES") else { return };
-        let folder = Path::new(&folder);
-        sample_run(run_start()).write_html(folder.join("sample.html")).unwrap();
-        sample_run(run_start()).write_chrome(folder.join("sample.json")).unwrap();
-        let timeline = Timeline::new();
-        let start = run_start();
-        let mut free = [0u64; 16];
-        let mut seed = 12345u64;
-        let many: u64 = std::env::var("MANY").map_or(10_000, |many| many.parse().unwrap());
-        for id in 0..many {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let random = seed >> 33;
-            let slot = (id % 16) as usize;
-            let from = free[slot] + random % 5;
-            let to = from + 1 + random % 90 * (random % 7);
-            free[slot] = to;
-            let sample = Sample::new(start, id, &format!("cc -O2 -c source/file{id}.c -o build/file{id}.o"))
-                .slot(slot)
-                .submitted(0)
-                .ran(from, to);
-            let sample = sample.used(random % 500, random % 40, (random % 300) << 20);
-            let sample = match random % 97 {
-                0 | 1 => sample.exits(1),
-                2 => sample.ends(Outcome::TimedOut),
-                3 => sample.ends(Outcome::Signalled { signal: Signal::KILL, exact: true }),
-                4 => sample.ends(Outcome::Overflowed),
-                5 => sample.ends(Outcome::EngineFailed { retryable: true }),
-                6 => sample.ends(Outcome::Cancelled { confirmed: true }),
-                _ => sample,
-            };
-            sample.tell(&mut timeline.clone());
-        }
-        let began = Instant::now();
-        timeline.write_html(folder.join("many.html")).unwrap();
-        eprintln!("{:?}", began.elapsed());
-        timeline.write_chrome(folder.join("many.json")).unwrap();
     }
 }

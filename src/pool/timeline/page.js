@@ -42,27 +42,27 @@
     return low;
   };
 
-  // ---- Words
+  // ---- Words. A number and its unit stay on one line.
 
   const duration = (us) => {
-    if (us < 1e3) return `${us} µs`;
-    if (us < 1e6) return `${+(us / 1e3).toPrecision(3)} ms`;
-    if (us < 60e6) return `${+(us / 1e6).toPrecision(3)} s`;
+    if (us < 1e3) return `${us}\u00a0µs`;
+    if (us < 1e6) return `${+(us / 1e3).toPrecision(3)}\u00a0ms`;
+    if (us < 60e6) return `${+(us / 1e6).toPrecision(3)}\u00a0s`;
     const seconds = Math.round(us / 1e6), minutes = Math.floor(seconds / 60);
     return minutes < 60 ? `${minutes} min ${seconds % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
   };
-  const moment = (us) => `${+(us / 1e6).toFixed(6)} s`;
+  const moment = (us) => `${+(us / 1e6).toFixed(6)}\u00a0s`;
   const bytes = (count) => {
     const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
     let unit = 0;
     while (count >= 1023.95 && unit + 1 < units.length) { count /= 1024; unit += 1; }
-    return unit === 0 ? `${count} B` : `${count.toFixed(1)} ${units[unit]}`;
+    return unit === 0 ? `${count}\u00a0B` : `${count.toFixed(1)}\u00a0${units[unit]}`;
   };
   const known = (value, words) => (value === null ? null : words(value));
 
   const facts = (bar) => [
     ['command', command(bar)],
-    ['status', status(bar) + (bar[PAUSE] === null ? '' : `, run again after ${duration(bar[PAUSE])}`)],
+    ['status', status(bar) + (bar[PAUSE] === null ? '' : bar[PAUSE] === 0 ? ', run again at once' : `, run again after ${duration(bar[PAUSE])}`)],
     ['ran', hasRun(bar) ? `${duration(bar[RAN])}, from ${moment(bar[START])} to ${moment(end(bar))}` : `never; over at ${moment(bar[START])}`],
     ['waited', known(bar[WAITED], duration)],
     ['processor', known(bar[USER], (user) => `${duration(user)} user, ${duration(bar[SYSTEM])} system`)],
