@@ -9,15 +9,15 @@
 //! Values are read as they are needed, and become arguments without a shell in between. [`USAGE`] is the rest.
 
 use lexopt::{Arg, Parser, ValueExt};
-use procession::pool::{Halt, Outcome, Pool, Print, Progress, Retry, Summary, Task, Template};
-use procession::{Command, Done};
+use procession::pool::{Halt, Outcome, Pool, Print, Progress, Retry, Task, Template};
+use procession::{Command, Done, ErrorKind};
 use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -186,6 +186,14 @@ impl Options {
         Box::new(combinations(&self.lists).map(Ok))
     }
 
+    fn bars(&self) -> Progress {
+        let progress = Progress::new();
+        match self.lists.as_slice() {
+            [] => progress,
+            lists => progress.total(combinations(lists).count() as u64),
+        }
+    }
+
     fn print(&self) -> Print {
         let print = match self.show {
             Show::Group => Print::grouped(),
@@ -262,10 +270,6 @@ fn combinations(lists: &[Vec<OsString>]) -> impl Iterator<Item = Vec<OsString>> 
 
 fn run(options: Options) -> Result<u8, Trouble> {
     let template = options.template();
-    let log = match &options.joblog {
-        Some(path) => Some(log::Log::open(path, options.resume)?),
-        None => None,
-    };
     let tasks = options.values().enumerate().map(|(index, values)| {
         let values = values?;
         let task = Task::new(template.fill(index + 1, &values));
@@ -275,32 +279,26 @@ fn run(options: Options) -> Result<u8, Trouble> {
         let shown: Vec<_> = values.iter().map(|value| value.to_string_lossy()).collect();
         Ok(task.name(format!("{} {}", index + 1, shown.join(" "))))
     });
-    let tasks = tasks.filter(|task| match (task, &log) {
-        (Ok(task), Some(log)) => !log.has_succeeded(task),
-        _ => true,
-    });
+    let mut log = options.joblog.as_ref().map(|path| log::Log::open(path, &options)).transpose()?;
     if options.dry_run {
         for task in tasks {
-            println!("{}", task?.command());
+            let task = task?;
+            if !log.as_ref().is_some_and(|log| log.has_succeeded(&task)) {
+                println!("{}", task.command());
+            }
         }
         return Ok(0);
     }
 
-    let summary = Summary::new();
-    let mut pool =
-        Pool::new(options.jobs).retry(Retry::times(options.retries)).halt(options.halt).observe(summary.clone());
+    let mut pool = Pool::new(options.jobs).retry(Retry::times(options.retries)).halt(options.halt);
     let mut print = options.print();
-    let mut progress = None;
-    if options.progress {
-        let bars = Progress::new();
-        let bars =
-            if options.lists.is_empty() { bars } else { bars.total(combinations(&options.lists).count() as u64) };
-        print = print.writers(Above(bars.clone(), io::stdout()), Above(bars.clone(), io::stderr()));
-        pool = pool.observe(bars.clone());
-        progress = Some(bars);
+    let progress = options.progress.then(|| options.bars());
+    if let Some(progress) = &progress {
+        print = print.writers(Above(progress.clone(), io::stdout()), Above(progress.clone(), io::stderr()));
+        pool = pool.observe(progress.clone());
     }
     pool = pool.observe(print.clone());
-    if let Some(log) = &log {
+    if let Some(log) = &mut log {
         pool = log.watch(pool);
     }
     let timeline = timeline::Picture::new(&options.timelines)?;
@@ -308,7 +306,8 @@ fn run(options: Options) -> Result<u8, Trouble> {
         pool = timeline.watch(pool);
     }
 
-    let input = submit(&pool, tasks, options.delay, &print, progress.clone());
+    let count = Arc::new(Count { progress: progress.clone(), ..Count::default() });
+    let input = submit(&pool, tasks, options.delay, &print, &count);
     pool.close();
     pool.join()?;
     // The bars go before anything else is said.
@@ -325,10 +324,10 @@ fn run(options: Options) -> Result<u8, Trouble> {
         return Err(format!("what jobs wrote could not be shown: {error}").into());
     }
     input?;
-    if options.halt_success.is_some_and(|wanted| summary.succeeded() >= wanted) {
+    if options.halt_success.is_some_and(|wanted| count.succeeded.load(Ordering::Relaxed) >= wanted) {
         return Ok(0);
     }
-    Ok(summary.failed().min(FAILED_MAX) as u8)
+    Ok(count.failed.load(Ordering::Relaxed).min(FAILED_MAX) as u8)
 }
 
 /// Gives the tasks to the pool as fast as it runs them, until there are no more or it takes no more.
@@ -340,23 +339,20 @@ fn submit(
     tasks: impl Iterator<Item = io::Result<Task>>,
     delay: Duration,
     print: &Print,
-    progress: Option<Progress>,
+    count: &Arc<Count>,
 ) -> Result<(), Trouble> {
-    let is_halted = Arc::new(AtomicBool::new(false));
     // Whoever submits a task has taken a ticket, which comes back when the task is over. As many as run may wait; with a delay
     // none, because the delay is between starts.
     let (give_back, tickets) = mpsc::channel();
     for _ in 0..if delay.is_zero() { 2 * pool.width() } else { pool.width() } {
         give_back.send(())?;
     }
-    let mut is_first = true;
-    for task in tasks {
-        if !delay.is_zero() && !is_first {
+    for (index, task) in tasks.enumerate() {
+        if index > 0 && !delay.is_zero() {
             std::thread::sleep(delay);
         }
-        is_first = false;
         tickets.recv()?;
-        if is_halted.load(Ordering::Relaxed) {
+        if count.is_halted.load(Ordering::Relaxed) {
             break;
         }
         if print.error().is_some() {
@@ -364,19 +360,38 @@ fn submit(
             pool.terminate();
             break;
         }
-        let (give_back, is_halted, progress) = (give_back.clone(), Arc::clone(&is_halted), progress.clone());
+        let (give_back, count) = (give_back.clone(), Arc::clone(count));
         pool.apply_async_with(task?, move |done| {
-            if matches!(done.outcome(), Outcome::Cancelled { .. }) {
-                is_halted.store(true, Ordering::Relaxed);
-            } else if let Some(trouble) = trouble(done) {
-                let say = || eprintln!("fanout: {trouble}");
-                progress.map_or_else(say, |progress| progress.suspend(say));
-            }
+            count.add(done);
             // There is nobody to take it when the last task was submitted.
             let _ = give_back.send(());
         })?;
     }
     Ok(())
+}
+
+/// What became of the jobs, for the exit status. `Summary` counts as well, but for it a job that was not started because of a
+/// halt has failed.
+#[derive(Default)]
+struct Count {
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    is_halted: AtomicBool,
+    progress: Option<Progress>,
+}
+
+impl Count {
+    fn add(&self, done: &Done) {
+        if done.success() {
+            self.succeeded.fetch_add(1, Ordering::Relaxed);
+        } else if matches!(done.result(), Err(error) if error.kind() == ErrorKind::Cancelled) {
+            self.is_halted.store(true, Ordering::Relaxed);
+        } else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            let say = || trouble(done).into_iter().for_each(|trouble| eprintln!("fanout: {trouble}"));
+            self.progress.as_ref().map_or_else(say, |progress| progress.suspend(say));
+        }
+    }
 }
 
 /// What is to be said of a job that came to no exit code of its own; the others have spoken for themselves.
@@ -407,38 +422,54 @@ impl<W: Write> Write for Above<W> {
 
 #[cfg(feature = "runlog")]
 mod log {
-    use super::{Pool, Task, Trouble};
+    use super::{Options, Pool, Task, Trouble};
     use procession::pool::{History, RunLog};
     use std::path::Path;
 
     /// What was run, and what others have run before.
     pub(super) struct Log {
-        log: RunLog,
+        log: Option<RunLog>,
         history: Option<History>,
     }
 
     impl Log {
-        pub(super) fn open(path: &Path, resume: bool) -> Result<Log, Trouble> {
-            if !resume {
-                return Ok(Log { log: RunLog::create(path)?, history: None });
+        pub(super) fn open(path: &Path, options: &Options) -> Result<Log, Trouble> {
+            // A dry run opens no log to write to it.
+            let open = |keep| match keep {
+                _ if options.dry_run => Ok(None),
+                true => RunLog::append(path).map(Some),
+                false => RunLog::create(path).map(Some),
+            };
+            if !options.resume {
+                return Ok(Log { log: open(false)?, history: None });
             }
             let history = RunLog::read(path)?;
             for line in history.unreadable() {
                 eprintln!("fanout: {}: {line}", path.display());
             }
-            Ok(Log { log: RunLog::append(path)?, history: Some(history) })
+            Ok(Log { log: open(true)?, history: Some(history) })
         }
 
         pub(super) fn has_succeeded(&self, task: &Task) -> bool {
             self.history.as_ref().is_some_and(|history| history.succeeded(task))
         }
 
-        pub(super) fn watch(&self, pool: Pool) -> Pool {
-            pool.observe(self.log.clone())
+        pub(super) fn watch(&mut self, pool: Pool) -> Pool {
+            let pool = match self.history.take() {
+                Some(history) => pool.resume(history),
+                None => pool,
+            };
+            match &self.log {
+                Some(log) => pool.observe(log.clone()),
+                None => pool,
+            }
         }
 
         pub(super) fn finish(&self) -> Result<(), Trouble> {
-            Ok(self.log.finish()?)
+            match &self.log {
+                Some(log) => Ok(log.finish()?),
+                None => Ok(()),
+            }
         }
     }
 }
@@ -483,13 +514,13 @@ mod timeline {
 /// No value of it can be made.
 #[cfg(not(feature = "runlog"))]
 mod log {
-    use super::{Pool, Task, Trouble};
+    use super::{Options, Pool, Task, Trouble};
     use std::path::Path;
 
     pub(super) enum Log {}
 
     impl Log {
-        pub(super) fn open(_: &Path, _: bool) -> Result<Log, Trouble> {
+        pub(super) fn open(_: &Path, _: &Options) -> Result<Log, Trouble> {
             Err("--joblog is not in this program: build it with `--features runlog`".into())
         }
 
@@ -497,7 +528,7 @@ mod log {
             match *self {}
         }
 
-        pub(super) fn watch(&self, _: Pool) -> Pool {
+        pub(super) fn watch(&mut self, _: Pool) -> Pool {
             match *self {}
         }
 
