@@ -25,6 +25,7 @@ mod outside;
 mod pictures;
 mod pipeline;
 mod pool;
+mod pool_faults;
 mod pty;
 mod random;
 mod routes;
