@@ -604,9 +604,9 @@ impl<'a> Talk<'a> {
 impl Talk<'_> {
     /// Whether [`finish`](Self::finish) would wait for nobody: the process can be reaped, and targets have taken everything.
     pub(crate) fn can_finish(&mut self, deadline: Deadline) -> Result<bool, Error> {
-        let is_reaped = self.child.handle.try_wait()?.is_some();
-        if !is_reaped && self.child.handle.has_exited() {
-            // Announced, and not reapable for a moment: a debugger holds it, or other threads of it are still ending.
+        let is_announced = self.state.exited && self.child.handle.try_wait()?.is_none();
+        // A process that a debugger holds is announced and cannot be reaped. A stop does not wait for that without a bound.
+        if is_announced && !(self.state.stopper.is_some() && self.child.drain.has_passed()) {
             return Ok(false);
         }
         let waits = self.state.closing.cause == Cause::Ended && !deadline.has_passed();

@@ -8,6 +8,7 @@ mod support;
 mod attributes;
 mod communicate;
 mod converse;
+mod crowd;
 mod descriptors;
 mod echo;
 mod errors;
