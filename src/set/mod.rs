@@ -62,15 +62,15 @@ pub struct ChildSet {
     entries: Slab<Box<Entry>>,
     watched: Slab<OwnedFd>,
     timers: Slab<Instant>,
-    /// Every moment that is waited for: one timer is armed, for the first.
-    times: BTreeSet<(Instant, Moment)>,
+    /// When the caller wants to hear something. One timer is armed, for the first moment of this list and the next.
+    moments: BTreeSet<(Instant, Moment)>,
+    /// When a child is to be looked at.
+    looks: BTreeSet<(Instant, Key)>,
     /// Who has something to tell, in order. Who is gone is passed over.
     pending: VecDeque<Key>,
     ready_descriptors: VecDeque<Key>,
     /// Descriptors that were told, and are waited for again with the next wait.
     told_descriptors: Vec<Key>,
-    /// What came while only ends were asked for, and is told to whoever asks for everything.
-    kept: VecDeque<Found>,
     waker: Option<(PipeReader, Weak<PipeWriter>)>,
     woken: bool,
     /// When the kernel was asked last.
@@ -90,8 +90,14 @@ enum Moment {
     Timer(Key),
     /// A child is to be reported as still running.
     Reminder(Key),
-    /// A child is to be looked at.
-    Look(Key),
+}
+
+/// What somebody who waits wants to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Everything,
+    /// What children say and how they end. The rest is told later.
+    Children,
 }
 
 /// A child in a set. Never used again for another one.
@@ -182,11 +188,11 @@ impl ChildSet {
             entries: Slab::default(),
             watched: Slab::default(),
             timers: Slab::default(),
-            times: BTreeSet::new(),
+            moments: BTreeSet::new(),
+            looks: BTreeSet::new(),
             pending: VecDeque::new(),
             ready_descriptors: VecDeque::new(),
             told_descriptors: Vec::new(),
-            kept: VecDeque::new(),
             waker: None,
             woken: false,
             asked: Instant::now(),
@@ -335,9 +341,9 @@ impl ChildSet {
         let name = Moment::Reminder(child.0);
         let before = std::mem::replace(&mut entry.remind, deadline.into());
         if let Some(moment) = before.moment() {
-            self.times.remove(&(moment, name));
+            self.moments.remove(&(moment, name));
         }
-        self.times.extend(entry.remind.moment().map(|moment| (moment, name)));
+        self.moments.extend(entry.remind.moment().map(|moment| (moment, name)));
         true
     }
 
@@ -346,14 +352,14 @@ impl ChildSet {
         // A moment that the clock cannot hold never comes.
         let moment = Deadline::after(after).moment();
         let key = self.timers.insert(moment.unwrap_or_else(Instant::now));
-        self.times.extend(moment.map(|moment| (moment, Moment::Timer(key))));
+        self.moments.extend(moment.map(|moment| (moment, Moment::Timer(key))));
         TimerKey(key)
     }
 
     /// Takes a timer back. False if it has been told, or taken back before.
     pub fn remove_timer(&mut self, timer: TimerKey) -> bool {
         let Some(moment) = self.timers.remove(timer.0) else { return false };
-        self.times.remove(&(moment, Moment::Timer(timer.0)));
+        self.moments.remove(&(moment, Moment::Timer(timer.0)));
         true
     }
 
@@ -443,10 +449,7 @@ impl ChildSet {
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
     pub fn wait_any_deadline(&mut self, deadline: impl Into<Deadline>) -> Result<Option<News<'_>>, Error> {
-        let found = match self.kept.pop_front() {
-            Some(kept) => Some(kept),
-            None => self.find(deadline.into(), &mut |_, _, _| ())?,
-        };
+        let found = self.find(Wish::Everything, deadline.into(), &mut |_, _, _| ())?;
         Ok(found.map(|found| match found {
             Found::Timer(timer) => News::Timer(timer),
             Found::Timeout(child) => News::Timeout(child),
@@ -465,21 +468,20 @@ impl ChildSet {
         see: &mut SeeAll<'_>,
     ) -> Result<Option<(ChildKey, Result<Output, Error>)>, Error> {
         loop {
-            match self.find(deadline, see)? {
+            match self.find(Wish::Children, deadline, see)? {
                 Some(Found::Child(key, Fact::Over)) => {
                     if let Some(entry) = self.forget(key) {
                         return Ok(Some((ChildKey(key), entry.into_result())));
                     }
                 }
-                Some(Found::Child(..)) => {}
-                Some(found) => self.kept.push_back(found),
+                Some(_) => {}
                 None => return Ok(None),
             }
         }
     }
 
-    /// Waits for all children: their results in the order in which they end. Their lines and chunks are not told; timers, timeouts and
-    /// descriptors that are ready meanwhile are told by the next [`wait_any`](Self::wait_any). A [`waker`](Self::waker) ends nothing.
+    /// Waits for all children: their results in the order in which they end. Their lines and chunks are not told; timers, timeouts of
+    /// those that still run, and descriptors are told by the next [`wait_any`](Self::wait_any). A [`waker`](Self::waker) ends nothing.
     ///
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
@@ -526,10 +528,17 @@ impl ChildSet {
 
     /// The first moment at which there is something to be done without a descriptor being ready.
     pub fn next_moment(&self) -> Deadline {
-        if self.woken || !self.pending.is_empty() || !self.ready_descriptors.is_empty() || !self.kept.is_empty() {
+        self.next_moment_of(Wish::Everything)
+    }
+
+    fn next_moment_of(&self, wish: Wish) -> Deadline {
+        let all = wish == Wish::Everything;
+        if self.woken || !self.pending.is_empty() || (all && !self.ready_descriptors.is_empty()) {
             return Deadline::now();
         }
-        self.times.first().map_or(Deadline::NEVER, |(moment, _)| Deadline::at(*moment))
+        let look = self.looks.first().map(|(moment, _)| *moment);
+        let moment = self.moments.first().map(|(moment, _)| *moment).filter(|_| all);
+        look.into_iter().chain(moment).min().map_or(Deadline::NEVER, Deadline::at)
     }
 
     fn tell(&mut self, key: Key, fact: Fact) -> News<'_> {
@@ -561,39 +570,43 @@ impl ChildSet {
     /// A child leaves the set, and its moments with it.
     fn forget(&mut self, key: Key) -> Option<Box<Entry>> {
         let entry = self.entries.remove(key)?;
-        for (moment, name) in [(entry.armed, Moment::Look(key)), (entry.remind.moment(), Moment::Reminder(key))] {
-            if let Some(moment) = moment {
-                self.times.remove(&(moment, name));
-            }
+        if let Some(moment) = entry.armed {
+            self.looks.remove(&(moment, key));
+        }
+        if let Some(moment) = entry.remind.moment() {
+            self.moments.remove(&(moment, Moment::Reminder(key)));
         }
         Some(entry)
     }
 
     /// The next that is to be told, after a wait if that is needed.
-    fn find(&mut self, deadline: Deadline, see: &mut SeeAll<'_>) -> Result<Option<Found>, Error> {
+    fn find(&mut self, wish: Wish, deadline: Deadline, see: &mut SeeAll<'_>) -> Result<Option<Found>, Error> {
         let mut has_waited = false;
         loop {
-            if let Some(found) = self.next_found(see) {
+            self.look_at_due(see);
+            if let Some(found) = self.next_found(wish) {
                 self.told_timer = matches!(found, Found::Timer(_) | Found::Timeout(_));
                 return Ok(Some(found));
             }
-            if std::mem::take(&mut self.woken) || self.has_nothing_left() || (has_waited && deadline.has_passed()) {
+            if std::mem::take(&mut self.woken) || self.has_nothing_left(wish) || (has_waited && deadline.has_passed()) {
                 return Ok(None);
             }
-            self.wait(deadline, see)?;
+            self.wait(deadline.earlier(self.next_moment_of(wish)), see)?;
             has_waited = true;
         }
     }
 
     /// Whether nothing will ever happen.
-    fn has_nothing_left(&self) -> bool {
+    fn has_nothing_left(&self, wish: Wish) -> bool {
         let can_be_woken = self.waker.as_ref().is_some_and(|(_, writer)| writer.strong_count() > 0);
-        self.entries.is_empty() && self.watched.is_empty() && self.times.is_empty() && !can_be_woken
+        let has_others = wish == Wish::Everything && !(self.watched.is_empty() && self.moments.is_empty());
+        self.entries.is_empty() && !has_others && !can_be_woken
     }
 
     /// The order of what is told is decided here.
-    fn next_found(&mut self, see: &mut SeeAll<'_>) -> Option<Found> {
-        if let Some(found) = self.find_due(see) {
+    fn next_found(&mut self, wish: Wish) -> Option<Found> {
+        let all = wish == Wish::Everything;
+        if all && let Some(found) = self.next_due() {
             return Some(found);
         }
         while let Some(&key) = self.pending.front() {
@@ -605,7 +618,7 @@ impl ChildSet {
                 entry.is_pending = false;
             }
         }
-        while let Some(key) = self.ready_descriptors.pop_front() {
+        while all && let Some(key) = self.ready_descriptors.pop_front() {
             if self.watched.get(key).is_some() {
                 return Some(Found::Readable(WatchKey(key)));
             }
@@ -613,20 +626,16 @@ impl ChildSet {
         None
     }
 
-    /// Timers that have come; children whose moment has come are looked at.
-    fn find_due(&mut self, see: &mut SeeAll<'_>) -> Option<Found> {
-        let mut now = None;
-        self.sight.renew();
-        while let Some(&(moment, name)) = self.times.first()
-            && moment <= *now.get_or_insert_with(|| self.now())
+    /// The next timer or timeout that has come. Those that come faster than they are dealt with take turns with everything else: behind
+    /// one that was told only those count that had come when the kernel was asked.
+    fn next_due(&mut self) -> Option<Found> {
+        while let Some(&(moment, name)) = self.moments.first()
+            && moment <= if self.told_timer { self.asked } else { Instant::now() }
         {
-            self.times.pop_first();
+            self.moments.pop_first();
             match name {
-                Moment::Timer(key) => {
-                    if self.timers.remove(key).is_some() {
-                        return Some(Found::Timer(TimerKey(key)));
-                    }
-                }
+                Moment::Timer(key) if self.timers.remove(key).is_some() => return Some(Found::Timer(TimerKey(key))),
+                Moment::Timer(_) => {}
                 Moment::Reminder(key) => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
                     entry.remind = Deadline::NEVER;
@@ -634,32 +643,37 @@ impl ChildSet {
                         return Some(Found::Timeout(ChildKey(key)));
                     }
                 }
-                Moment::Look(key) => {
-                    if let Some(entry) = self.entries.get_mut(key) {
-                        entry.armed = None;
-                    }
-                    self.step(key, see);
-                }
             }
         }
         None
     }
 
-    /// What counts as now. Timers that come faster than they are dealt with take turns with everything else: behind one that was told
-    /// only those count that had come when the kernel was asked.
-    fn now(&self) -> Instant {
-        if self.told_timer { self.asked } else { Instant::now() }
+    /// Children whose moment has come are looked at.
+    fn look_at_due(&mut self, see: &mut SeeAll<'_>) {
+        if self.looks.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.sight.renew();
+        while let Some(&(moment, key)) = self.looks.first()
+            && moment <= now
+        {
+            self.looks.pop_first();
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.armed = None;
+            }
+            self.step(key, see);
+        }
     }
 
     /// Waits once, and takes the answers.
-    fn wait(&mut self, deadline: Deadline, see: &mut SeeAll<'_>) -> Result<(), Error> {
+    fn wait(&mut self, until: Deadline, see: &mut SeeAll<'_>) -> Result<(), Error> {
         for key in self.told_descriptors.drain(..) {
             if let Some(fd) = self.watched.get(key) {
                 let added = self.epoll.add_again(fd.as_fd(), key.token(Part::Watched), Interest::ReadOnce);
                 added.map_err(|error| Error::io("epoll_ctl", error))?;
             }
         }
-        let until = deadline.earlier(self.next_moment());
         let mut answers = std::mem::take(&mut self.answers);
         let waited = self.epoll.wait(&mut answers, until.moment());
         self.asked = Instant::now();
@@ -722,11 +736,10 @@ impl ChildSet {
         let Some(entry) = self.entries.get_mut(key) else { return };
         let (before, armed) = (entry.armed, until.moment());
         if before != armed {
-            let name = Moment::Look(key);
             if let Some(before) = before {
-                self.times.remove(&(before, name));
+                self.looks.remove(&(before, key));
             }
-            self.times.extend(armed.map(|moment| (moment, name)));
+            self.looks.extend(armed.map(|moment| (moment, key)));
             entry.armed = armed;
         }
     }

@@ -17,6 +17,7 @@ mod filters;
 mod inject;
 mod lines;
 mod live;
+mod mob;
 mod nslookup;
 mod pipeline;
 mod pty;
