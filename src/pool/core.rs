@@ -24,13 +24,41 @@ use std::time::{Duration, Instant};
 
 /// What others are to be told, in order.
 pub(super) enum Effect {
-    Submitted { id: TaskId, task: Arc<Task>, at: Instant },
+    Submitted {
+        id: TaskId,
+        task: Arc<Task>,
+        at: Instant,
+    },
     /// Told before the engine is asked.
-    Starting { id: TaskId, task: Arc<Task> },
-    Started { id: TaskId, task: Arc<Task>, attempt: u32, slot: usize, place: Arc<str>, at: Instant },
-    Output { id: TaskId, task: Arc<Task>, index: usize, stream: Stream, bytes: Vec<u8> },
-    Ready { id: TaskId, at: Instant },
-    Retrying { id: TaskId, outcome: Outcome, pause: Duration, at: Instant },
+    Starting {
+        id: TaskId,
+        task: Arc<Task>,
+    },
+    Started {
+        id: TaskId,
+        task: Arc<Task>,
+        attempt: u32,
+        slot: usize,
+        place: Arc<str>,
+        at: Instant,
+    },
+    Output {
+        id: TaskId,
+        task: Arc<Task>,
+        index: usize,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    Ready {
+        id: TaskId,
+        at: Instant,
+    },
+    Retrying {
+        id: TaskId,
+        outcome: Outcome,
+        pause: Duration,
+        at: Instant,
+    },
     Resolved(Box<Done>, Delivery),
 }
 
