@@ -24,11 +24,41 @@ use std::time::{Duration, Instant};
 
 /// What others are to be told, in order.
 pub(super) enum Effect {
-    Submitted { id: TaskId, task: Arc<Task>, at: Instant },
-    Started { id: TaskId, task: Arc<Task>, attempt: u32, slot: usize, place: Arc<str>, at: Instant },
-    Output { id: TaskId, task: Arc<Task>, index: usize, stream: Stream, bytes: Vec<u8> },
-    Ready { id: TaskId, at: Instant },
-    Retrying { id: TaskId, outcome: Outcome, pause: Duration, at: Instant },
+    Submitted {
+        id: TaskId,
+        task: Arc<Task>,
+        at: Instant,
+    },
+    /// Told before the engine is asked.
+    Starting {
+        id: TaskId,
+        task: Arc<Task>,
+    },
+    Started {
+        id: TaskId,
+        task: Arc<Task>,
+        attempt: u32,
+        slot: usize,
+        place: Arc<str>,
+        at: Instant,
+    },
+    Output {
+        id: TaskId,
+        task: Arc<Task>,
+        index: usize,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    Ready {
+        id: TaskId,
+        at: Instant,
+    },
+    Retrying {
+        id: TaskId,
+        outcome: Outcome,
+        pause: Duration,
+        at: Instant,
+    },
     Resolved(Box<Done>, Delivery),
 }
 
@@ -635,6 +665,9 @@ impl Core {
             starved.again = now + ROOM_LOOK;
         }
         let task = &entry.task;
+        if self.is_observed {
+            self.outbox.push_back(Effect::Starting { id, task: Arc::clone(task) });
+        }
         let sign = task.ready.as_ref();
         let job = JobId::next();
         let mut command = task.command.clone();

@@ -201,6 +201,14 @@ impl Shared {
         std::ptr::from_ref(self) as usize
     }
 
+    /// Comes back when everything has been told, also by somebody else.
+    fn tell_first(self: &Arc<Shared>) {
+        self.tell();
+        if self.core().is_observed {
+            drop(lock(&self.audience));
+        }
+    }
+
     // ---- the end ----
 
     /// Waits until every task has had its last word, and all threads have ended. False if the deadline came first, or if this is
@@ -313,6 +321,7 @@ impl Audience {
             Effect::Submitted { id, task, at } => {
                 self.see(&TaskNews::Submitted { id, label: &task.to_string(), task: &task, at });
             }
+            Effect::Starting { id, task } => self.see(&TaskNews::Starting { id, task: &task }),
             Effect::Started { id, task, attempt, slot, place, at } => {
                 let label = &task.to_string();
                 self.see(&TaskNews::Started { id, label, attempt, slot, place: &place, at });
@@ -420,6 +429,10 @@ fn order(shared: &Arc<Shared>, lane: usize, now: Instant) -> Orders {
 fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
     for job in orders.cancels {
         engine.cancel(job);
+    }
+    if !orders.jobs.is_empty() {
+        // Whoever wants to know what a task starts from looks before it can change that.
+        shared.tell_first();
     }
     for Start { mut job, notifies, skippable } in orders.jobs {
         if skippable.is_some_and(|task| shared.is_done(&task)) {
