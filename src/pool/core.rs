@@ -164,6 +164,7 @@ pub(super) struct Core {
     pub(super) outbox: VecDeque<Effect>,
     /// Somebody is telling what was in the outbox, and will tell what comes in.
     pub(super) is_telling: bool,
+    pub(super) rounds_told: u64,
     /// What conditions of the caller's have panicked with.
     pub(super) panics: Vec<Box<dyn Any + Send>>,
 }
@@ -276,6 +277,7 @@ impl Core {
             wants_output: false,
             outbox: VecDeque::new(),
             is_telling: false,
+            rounds_told: 0,
             panics: Vec::new(),
         }
     }
@@ -1087,7 +1089,12 @@ impl Core {
         let run = self.leave_run(id);
         let error = Error::new(ErrorKind::Engine).detail("the engine has not told the end of what it was to stop");
         let result = result_of(ending, Output::default(), Some(error));
-        self.finish(id, run, ending, result, now);
+        // It may still run: only what may run twice is run again.
+        if self.entries.get(&id).is_some_and(|entry| entry.task.idempotent) {
+            self.finish(id, run, ending, result, now);
+        } else {
+            self.resolve(id, run, ending, result, now);
+        }
     }
 
     fn look_for_sign(&mut self, id: TaskId, now: Instant, orders: &mut Orders) {
