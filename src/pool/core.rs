@@ -3,10 +3,12 @@
 //! be told leaves it as effects.
 
 use super::admission::{Admission, Gauge};
+use super::allowance::Allowance;
 use super::delivery::Delivery;
 use super::done::{Done, Outcome, TaskId};
 use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
 use super::halt::Halt;
+use super::jobserver::JobToken;
 use super::line::{Line, Wish};
 use super::ready::Sign;
 use super::resources::{Held, Stock};
@@ -85,6 +87,7 @@ pub(super) struct Core {
     pub(super) line: Line,
     pub(super) stock: Stock,
     pub(super) admission: Option<Admission>,
+    pub(super) allowance: Allowance,
     gauge: Gauge,
     seen: Option<Instant>,
     entries: HashMap<TaskId, Entry>,
@@ -163,6 +166,7 @@ struct Run {
     lane: usize,
     slot: usize,
     held: Held,
+    token: Option<JobToken>,
     place: Arc<str>,
     started: Instant,
     /// The pool's own clock for it: when it is cancelled, or given up.
@@ -191,6 +195,7 @@ impl Core {
             line,
             stock: Stock::new(),
             admission: None,
+            allowance: Allowance::default(),
             gauge: Gauge::default(),
             seen: None,
             entries: HashMap::new(),
@@ -384,6 +389,7 @@ impl Core {
     pub(super) fn orders(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
+        self.allowance.renew(Some(now));
         self.end_next_service(now);
         while let Some(job) = self.next_job(lane, lanes_max, now) {
             orders.jobs.push(job);
@@ -402,7 +408,7 @@ impl Core {
     /// Lanes that wait although there is something for them.
     pub(super) fn lanes_with_work(&mut self, lanes_max: usize) -> Vec<usize> {
         let mut room = self.width.saturating_sub(self.running).min(self.line.len() + self.restarts.len());
-        if !self.has_startable() || self.starved.is_some() {
+        if !self.has_startable() || self.starved.is_some() || self.allowance.is_used_up() {
             room = 0;
         }
         let share = self.width.div_ceil(lanes_max.max(1));
@@ -424,7 +430,7 @@ impl Core {
         let starved = self.starved.as_ref().and_then(|starved| starved.again);
         let kept_waiting = self.admission.is_some() && self.has_startable() && self.running < self.width;
         let admission = kept_waiting.then(|| now + Gauge::AGE_MAX);
-        [first, starved, admission].into_iter().flatten().min()
+        [first, starved, admission, self.allowance.moment()].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
@@ -442,11 +448,12 @@ impl Core {
             let needs = self.entries.get(&id).map(|entry| entry.task.needs.clone()).unwrap_or_default();
             if let Some(held) = self.stock.try_take(&needs) {
                 self.restarts.pop_front();
-                return self.begin_run(id, lane, held, now);
+                return self.begin_run(id, lane, held, None, now);
             }
         }
-        let mut held = None;
+        let (mut held, mut token) = (None, None);
         let (entries, stock, lanes) = (&self.entries, &mut self.stock, &self.lanes);
+        let allowance = &mut self.allowance;
         let several = lanes.len() > 1;
         let id = self.line.take(&mut |id| {
             let Some(entry) = entries.get(&id) else { return false };
@@ -454,12 +461,20 @@ impl Core {
                 return false;
             }
             held = stock.try_take(&entry.task.needs);
-            held.is_some()
+            // A service takes no token: with a single one nothing else would ever run.
+            if held.is_none() || entry.task.is_service || allowance.take(now, &mut token) {
+                return held.is_some();
+            }
+            held.take().into_iter().for_each(|held| stock.give_back(held));
+            false
         })?;
-        self.begin_run(id, lane, held?, now)
+        self.begin_run(id, lane, held?, token, now)
     }
 
     fn has_room(&mut self, now: Instant) -> bool {
+        if self.allowance.is_used_up() {
+            return false;
+        }
         if let Some(starved) = &self.starved
             && (self.running > 0 || starved.again.is_some_and(|again| now < again))
         {
@@ -472,7 +487,14 @@ impl Core {
         self.gauge.admits(admission, self.running, now)
     }
 
-    fn begin_run(&mut self, id: TaskId, lane: usize, held: Held, now: Instant) -> Option<Start> {
+    fn begin_run(
+        &mut self,
+        id: TaskId,
+        lane: usize,
+        held: Held,
+        token: Option<JobToken>,
+        now: Instant,
+    ) -> Option<Start> {
         let entry = self.entries.get_mut(&id)?;
         let slot = self.free_slots.pop_first().unwrap_or_else(|| {
             self.slots += 1;
@@ -485,6 +507,9 @@ impl Core {
         let mut command = task.command.clone();
         for (name, value) in held.environment() {
             command = command.env(name, value);
+        }
+        if token.is_some() && self.lanes.get(lane).is_some_and(|lane| lane.capabilities.local_process) {
+            command = self.allowance.configure(command);
         }
         let listens = matches!(sign, Some(ready) if matches!(ready.sign, Sign::Line(_)));
         let order = Job {
@@ -514,6 +539,7 @@ impl Core {
             lane,
             slot,
             held,
+            token,
             place,
             started: now,
             moment: None,
@@ -824,6 +850,7 @@ impl Core {
         }
         self.free_slots.insert(run.slot);
         self.stock.give_back(std::mem::take(&mut run.held));
+        self.allowance.give_back(run.token.take());
         if let Some(moment) = run.moment.take() {
             self.moments.remove(&(moment, id));
         }
@@ -928,6 +955,7 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(lane) {
             (lane.is_alive, lane.is_waiting) = (false, false);
         }
+        self.allowance.renew(None);
         let there = |entry: &Entry| matches!(&entry.phase, Phase::Running(run) if run.lane == lane);
         let ids: BTreeSet<TaskId> = self.entries.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| *id).collect();
         for id in ids {
