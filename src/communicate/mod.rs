@@ -426,12 +426,6 @@ impl Child {
         self.judge(failure, overflowed, self.record(machine, closing))
     }
 
-    /// The same of one whose output was handed out, and may not have been taken yet.
-    pub(crate) fn conclude_live(&self, machine: &Machine, mut closing: Closing) -> Result<Output, Error> {
-        let failure = closing.failure.take();
-        self.judge(failure, machine.overflowed(), self.snapshot(machine, closing))
-    }
-
     fn judge(&self, failure: Option<Error>, overflowed: Option<Stream>, output: Output) -> Result<Output, Error> {
         match (failure, output.cause) {
             (Some(failure), _) => Err(failure.with_output(output)),
