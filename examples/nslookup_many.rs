@@ -86,6 +86,9 @@ impl Options {
             options.is_example = true;
             options.hosts = HOSTS.map(String::from).to_vec();
         }
+        if let Some(host) = options.hosts.iter().find(|host| host.starts_with('-')) {
+            return Err(format!("{host:?} is no host: nslookup would take it for an option").into());
+        }
         // A host that stands there twice is asked for once; a name is that of one task.
         let mut seen = HashSet::new();
         options.hosts.retain(|host| seen.insert(host.clone()));
@@ -108,11 +111,9 @@ pub(crate) fn look_up(nslookup: &Nslookup, options: &Options) -> bool {
         .when(|outcome| matches!(outcome, Outcome::TimedOut | Outcome::Signalled { .. }));
     let progress = Progress::new().total(options.hosts.len() as u64);
     let pool = Pool::new(options.jobs).retry(retry).observe(progress.clone());
-    let done = pool.map(options.hosts.iter().map(|host| {
-        // A host could look like an option; nslookup knows no `--`, but every name may end in a dot.
-        let host_argument = if host.starts_with('-') { format!("{host}.") } else { host.clone() };
-        Task::new(nslookup.about(&host_argument).timeout(options.timeout)).name(host.as_str())
-    }));
+    let done = pool.map(
+        options.hosts.iter().map(|host| Task::new(nslookup.about(host).timeout(options.timeout)).name(host.as_str())),
+    );
     progress.finish();
 
     let width = options.hosts.iter().map(String::len).max().unwrap_or_default();

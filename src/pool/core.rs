@@ -3,10 +3,12 @@
 //! be told leaves it as effects.
 
 use super::admission::{Admission, Gauge};
+use super::allowance::Allowance;
 use super::delivery::Delivery;
 use super::done::{Done, Outcome, TaskId};
 use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
 use super::halt::Halt;
+use super::jobserver::JobToken;
 use super::line::{Line, Wish};
 use super::ready::Sign;
 use super::resources::{Held, Stock};
@@ -93,6 +95,7 @@ impl Orders {
 }
 
 /// What has happened, in a form that can be kept until the core looks at it.
+#[allow(clippy::large_enum_variant)] // most are ends
 pub(super) enum Report {
     Started(Arc<str>),
     Output(Stream, Vec<u8>),
@@ -123,6 +126,7 @@ pub(super) struct Core {
     pub(super) line: Line,
     pub(super) stock: Stock,
     pub(super) admission: Option<Admission>,
+    pub(super) allowance: Allowance,
     gauge: Gauge,
     seen: Option<Instant>,
     entries: HashMap<TaskId, Entry>,
@@ -215,6 +219,7 @@ struct Run {
     lane: usize,
     slot: usize,
     held: Held,
+    token: Option<JobToken>,
     place: Arc<str>,
     started: Instant,
     /// The pool's own clock for it: when it is cancelled, or given up.
@@ -245,6 +250,7 @@ impl Core {
             line,
             stock: Stock::new(),
             admission: None,
+            allowance: Allowance::default(),
             gauge: Gauge::default(),
             seen: None,
             entries: HashMap::new(),
@@ -507,6 +513,7 @@ impl Core {
     pub(super) fn orders(&mut self, lane: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
+        self.allowance.renew(Some(now));
         self.end_next_service(now);
         self.look_at_room(now);
         while let Some(job) = self.next_job(lane, now) {
@@ -562,7 +569,10 @@ impl Core {
     pub(super) fn lanes_with_work(&mut self) -> Vec<usize> {
         let mut room = self.width.saturating_sub(self.running).min(self.line.len());
         let now = self.seen;
-        if !self.line.has_startable() || self.starved.as_ref().is_some_and(|starved| Some(starved.again) > now) {
+        if !self.line.has_startable()
+            || self.starved.as_ref().is_some_and(|starved| Some(starved.again) > now)
+            || self.allowance.is_used_up()
+        {
             room = 0;
         }
         let all_over = self.closed && self.entries.is_empty();
@@ -604,7 +614,7 @@ impl Core {
         let first = self.moments.first().map(|(moment, _)| *moment);
         let starved = self.starved.as_ref().map(|starved| starved.again);
         let admission = self.is_kept_waiting().then(|| now + Gauge::AGE_MAX);
-        [first, starved, admission].into_iter().flatten().min()
+        [first, starved, admission, self.allowance.moment()].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
@@ -625,8 +635,9 @@ impl Core {
             let others = lanes.iter().enumerate().filter(|(other, place)| *other != lane && place.capacity(share) > 0);
             others.into_iter().any(|(_, other)| lacks(task, &other.capabilities).is_none())
         };
+        let allowance = &mut self.allowance;
         let several = lanes.len() > 1;
-        let (mut held, mut has_yielded) = (None, false);
+        let (mut held, mut token, mut has_yielded) = (None, None, false);
         let id = self.line.take(&mut |id| {
             let Some(entry) = entries.get(&id) else { return false };
             if several && lacks(&entry.task, &place.capabilities).is_some() {
@@ -637,14 +648,22 @@ impl Core {
                 return false;
             }
             held = stock.try_take(&entry.task.needs);
-            held.is_some()
+            // A service takes no token: with a single one nothing else would ever run.
+            if held.is_none() || entry.task.is_service || allowance.take(now, &mut token) {
+                return held.is_some();
+            }
+            held.take().into_iter().for_each(|held| stock.give_back(held));
+            false
         });
         self.has_yielded |= has_yielded;
         let id = id?;
-        self.begin_run(id, lane, held?, now)
+        self.begin_run(id, lane, held?, token, now)
     }
 
     fn has_room(&mut self, now: Instant) -> bool {
+        if self.allowance.is_used_up() {
+            return false;
+        }
         if self.starved.as_ref().is_some_and(|starved| now < starved.again) {
             return false;
         }
@@ -655,7 +674,14 @@ impl Core {
         self.gauge.admits(admission, self.running, now)
     }
 
-    fn begin_run(&mut self, id: TaskId, lane: usize, held: Held, now: Instant) -> Option<Start> {
+    fn begin_run(
+        &mut self,
+        id: TaskId,
+        lane: usize,
+        held: Held,
+        token: Option<JobToken>,
+        now: Instant,
+    ) -> Option<Start> {
         let entry = self.entries.get_mut(&id)?;
         let slot = self.free_slots.pop_first().unwrap_or_else(|| {
             self.slots += 1;
@@ -675,6 +701,9 @@ impl Core {
         let mut command = task.command.clone();
         for (name, value) in held.environment() {
             command = command.env(name, value);
+        }
+        if token.is_some() && self.lanes.get(lane).is_some_and(|lane| lane.capabilities.local_process) {
+            command = self.allowance.configure(command);
         }
         let listens = matches!(sign, Some(ready) if matches!(ready.sign, Sign::Line(_)));
         let order = Job {
@@ -704,6 +733,7 @@ impl Core {
             lane,
             slot,
             held,
+            token,
             place,
             started: now,
             moment: None,
@@ -1049,6 +1079,7 @@ impl Core {
         }
         self.free_slots.insert(run.slot);
         self.stock.give_back(std::mem::take(&mut run.held));
+        self.allowance.give_back(run.token.take());
         for moment in [run.moment.take(), run.look.take()].into_iter().flatten() {
             self.moments.remove(&(moment, id));
         }
@@ -1141,6 +1172,7 @@ impl Core {
             lane.cancels.clear();
         }
         self.changes += 1;
+        self.allowance.renew(None);
         let there = |entry: &Entry| matches!(&entry.phase, Phase::Running(run) if run.lane == lane);
         let ids: BTreeSet<TaskId> = self.entries.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| *id).collect();
         for id in ids {

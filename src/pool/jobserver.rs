@@ -258,9 +258,19 @@ impl Jobserver {
     /// # Errors
     /// If the pipe cannot be read or written.
     pub fn recover(&self) -> Result<isize, Error> {
+        self.recover_beside(&self.shared.held())
+    }
+
+    /// The same, if this program holds no token. Then nobody is alive who was given one to run on.
+    pub(super) fn recover_if_unused(&self) -> Result<isize, Error> {
+        let held = self.shared.held();
+        if held.tokens > 0 { Ok(0) } else { self.recover_beside(&held) }
+    }
+
+    /// The lock is held, so that nobody takes or gives meanwhile.
+    fn recover_beside(&self, held: &Held) -> Result<isize, Error> {
         let shared = &*self.shared;
         let (Side::Server { .. }, Some(jobs)) = (&shared.side, shared.jobs) else { return Ok(0) };
-        let held = shared.held();
         let expected = jobs.saturating_sub(1).saturating_sub(held.bytes.len());
         let found = sys::pipe::waiting(shared.channel.reader.as_fd()).map_err(failed)?;
         let found = usize::try_from(found).unwrap_or(usize::MAX);

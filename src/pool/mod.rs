@@ -2,6 +2,7 @@
 //! start next is decided in `core`, in which order in `line`, where it runs is an `engine`, and the threads are in `lanes`.
 
 mod admission;
+mod allowance;
 mod core;
 mod delivery;
 mod done;
@@ -65,6 +66,7 @@ pub use timeline::Timeline;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::output::Output;
+use allowance::Allowance;
 use core::{Core, Submission};
 use delivery::{Callback, Delivery, Slot};
 use lanes::{Engines, Shared};
@@ -177,6 +179,37 @@ impl Pool {
         admission.check()?;
         self.shared.core().admission = Some(admission);
         Ok(self)
+    }
+
+    /// Shares the number of jobs with others: a task starts only when it has a token of this jobserver, and gives it back when it is over,
+    /// however it ended.
+    ///
+    /// The first token needs nobody's consent, so one task can always run; a pool that got no further one runs them one after the other.
+    /// With a [server](Jobserver::server) what the tasks of all pools with a clone of it, and
+    /// the makes, cargos and linkers that they start, run together is never more than its number of jobs. Tasks on this machine find
+    /// the jobserver in their `MAKEFLAGS`. When no token of the server is in use, those that killed children took with them are
+    /// [made good](Jobserver::recover).
+    ///
+    /// A [service](Task::service) takes no token, and is told nothing of the jobserver: it is there for the others.
+    ///
+    /// ```
+    /// use procession::pool::{Jobserver, JobserverStyle};
+    /// use procession::{Command, Pool};
+    ///
+    /// // As make told us, if make has started us; otherwise a number of our own.
+    /// let jobserver = match Jobserver::from_env()? {
+    ///     Some(jobserver) => jobserver,
+    ///     None => Jobserver::server(4, JobserverStyle::Pipe)?,
+    /// };
+    /// let pool = Pool::new(8).jobserver(jobserver);
+    /// assert!(pool.map((0..8).map(|_| Command::new("true"))).iter().all(|done| done.success()));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[doc(alias = "make -j")]
+    #[doc(alias = "MAKEFLAGS")]
+    pub fn jobserver(self, jobserver: Jobserver) -> Pool {
+        self.shared.core().allowance = Allowance::of(jobserver);
+        self
     }
 
     /// How many tasks are taken from the input of [`map`](Self::map) and its like beyond those that run: four for each place by

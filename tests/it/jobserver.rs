@@ -3,7 +3,8 @@
 use crate::support::{Scratch, alone, fixture, fixture_path, is_root, wait_for};
 use crate::talk::line;
 use nix::fcntl::{FcntlArg, fcntl};
-use procession::pool::{JobToken, Jobserver, JobserverStyle};
+use nix::sys::time::TimeValLike;
+use procession::pool::{Done, JobToken, Jobserver, JobserverStyle, Outcome, Pool, Ready, Task};
 use procession::{Child, Command, ErrorKind, Output, Signal, Stdio};
 use std::fs;
 use std::io::{Read, Write};
@@ -560,4 +561,183 @@ fn with_style(command: Command, version: (u32, u32), style: JobserverStyle) -> C
         JobserverStyle::Fifo => command.arg("--jobserver-style=fifo"),
         JobserverStyle::Pipe => command.arg("--jobserver-style=pipe"),
     }
+}
+
+// ---- pools
+
+/// How many ran at a time at most, by a file with a `+` for each beginning and a `-` for each end.
+fn most_at_a_time(log: &Path) -> (usize, usize) {
+    let (mut running, mut most, mut ended) = (0_usize, 0, 0);
+    for line in fs::read_to_string(log).unwrap().lines() {
+        if line == "+" {
+            running += 1;
+        } else {
+            (running, ended) = (running - 1, ended + 1);
+        }
+        most = most.max(running);
+    }
+    assert_eq!(running, 0);
+    (most, ended)
+}
+
+/// A command that says in the file when it begins and ends.
+fn logged(log: &Path) -> Command {
+    Command::shell(format!("echo + >>{0}; sleep 0.02; echo - >>{0}", log.display()))
+}
+
+#[test]
+fn two_pools_share_a_server() {
+    alone!({
+        for style in STYLES {
+            let scratch = Scratch::new();
+            let log = scratch.join("log");
+            let jobserver = Jobserver::server(3, style).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let pool = Pool::new(8).jobserver(jobserver.clone());
+                        let done = pool.map((0..12).map(|_| logged(&log)));
+                        assert!(done.iter().all(Done::success), "{done:?}");
+                    });
+                }
+            });
+            let (most, ended) = most_at_a_time(&log);
+            assert!((2..=3).contains(&most) && ended == 24, "{most} at a time, {ended} in all");
+            assert_eq!((jobserver.recover().unwrap(), all(&jobserver).len()), (0, 3), "{style:?}");
+        }
+    });
+}
+
+#[test]
+fn a_pool_and_its_makes_run_no_more_jobs_than_the_server_has() {
+    alone!({
+        let Some(version) = make() else { return };
+        for style in styles(version) {
+            let scratch = Scratch::new();
+            let jobserver = Jobserver::server(4, *style).unwrap();
+            let pool = Pool::new(3).jobserver(jobserver.clone());
+            let jobs = "all: 1 2 3 4\n1 2 3 4:\n\t@echo + >>log; sleep 0.03; echo - >>log\n";
+            let done = pool.map((0..3).map(|_| make_in(&scratch, jobs)));
+            for done in done {
+                without_complaint(done.into_result().unwrap());
+            }
+            let (most, ended) = most_at_a_time(&scratch.join("log"));
+            assert!((3..=4).contains(&most) && ended == 12, "{most} at a time, {ended} in all");
+            assert_eq!((jobserver.recover().unwrap(), all(&jobserver).len()), (0, 4), "{style:?}");
+        }
+    });
+}
+
+/// The test again, as a recipe of make: its pool has as many places as it likes, and make's tokens.
+#[test]
+fn a_pool_under_make_runs_no_more_than_make_was_told() {
+    alone!({
+        const LOG: &str = "PROCESSION_TEST_JOBS_LOG";
+        if let Some(log) = std::env::var_os(LOG) {
+            let jobserver = Jobserver::from_env().unwrap().unwrap();
+            let done = Pool::new(8).jobserver(jobserver).map((0..9).map(|_| logged(Path::new(&log))));
+            assert!(done.iter().all(Done::success), "{done:?}");
+            return;
+        }
+        let Some(version) = make() else { return };
+        for style in styles(version) {
+            let scratch = Scratch::new();
+            let jobs = "all: a b\na b:\n\t+@$$AGAIN\n";
+            let again = std::env::args().map(|word| procession::quote(word).to_string());
+            let again: Vec<String> = again.collect();
+            let command = with_style(make_in(&scratch, jobs).arg("-j3"), version, *style);
+            let command = command.env("AGAIN", again.join(" ")).env(LOG, scratch.join("log"));
+            let output = command.output().unwrap();
+            assert!(output.success() && output.stdout_lossy().matches("1 passed").count() == 2, "{output:?}");
+            let (most, ended) = most_at_a_time(&scratch.join("log"));
+            assert!((2..=3).contains(&most) && ended == 18, "{most} at a time, {ended} in all");
+        }
+    });
+}
+
+#[test]
+fn tokens_that_a_killed_task_took_with_it_come_back() {
+    alone!({
+        for style in STYLES {
+            let jobserver = Jobserver::server(4, style).unwrap();
+            let pool = Pool::new(4).jobserver(jobserver.clone());
+            let (mut reader, writer) = procession::pipe().unwrap();
+            let (waits_for, _never) = procession::pipe().unwrap();
+            let holds = fixture("jobs").arg("9").stdout(writer).stdin(waits_for);
+            let pending = pool.apply_async(holds).unwrap();
+            assert_eq!(line(&mut reader), "holds 4");
+            assert!(jobserver.try_acquire().unwrap().is_none());
+            pending.cancel();
+            assert_eq!(pending.wait().outcome(), Outcome::Cancelled { confirmed: true });
+            assert_eq!((jobserver.recover().unwrap(), all(&jobserver).len()), (0, 4), "{style:?}");
+        }
+    });
+}
+
+#[test]
+fn without_further_tokens_one_task_runs_after_the_other() {
+    alone!({
+        const LOG: &str = "PROCESSION_TEST_JOBS_LOG";
+        if let Some(log) = std::env::var_os(LOG) {
+            let jobserver = Jobserver::from_env().unwrap().unwrap();
+            let done = Pool::new(8).jobserver(jobserver).map((0..6).map(|_| logged(Path::new(&log))));
+            assert!(done.iter().all(Done::success), "{done:?}");
+            return;
+        }
+        let scratch = Scratch::new();
+        let fifo = scratch.join("empty");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let again = Command::new(std::env::current_exe().unwrap()).args(std::env::args_os().skip(1));
+        let again = again.env("MAKEFLAGS", format!("-j9 --jobserver-auth=fifo:{}", fifo.display()));
+        let output = again.env(LOG, scratch.join("log")).output().unwrap();
+        assert!(output.success() && output.stdout_lossy().contains("1 passed"), "{output:?}");
+        assert_eq!(most_at_a_time(&scratch.join("log")), (1, 6));
+    });
+}
+
+#[test]
+fn lost_tokens_are_made_good_when_nobody_runs_on_one() {
+    alone!({
+        let jobserver = Jobserver::server(3, JobserverStyle::Fifo).unwrap();
+        let mut thief = fs::OpenOptions::new().read(true).open(fifo(&jobserver)).unwrap();
+        thief.read_exact(&mut [0; 2]).unwrap();
+        let pool = Pool::new(8).jobserver(jobserver.clone());
+        assert!(pool.map([Command::new("true")]).iter().all(Done::success));
+        assert_eq!(all(&jobserver).len(), 3);
+    });
+}
+
+#[test]
+fn a_token_that_comes_from_outside_is_found() {
+    alone!({
+        let jobserver = Jobserver::server(2, JobserverStyle::Fifo).unwrap();
+        let ours = all(&jobserver);
+        let pool = Pool::new(2).jobserver(jobserver.clone());
+        let pending = pool.apply_async(Command::new("true")).unwrap();
+        let before = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+        assert!(pending.wait_timeout(std::time::Duration::from_millis(300)).is_none());
+        let after = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
+        // Thirty looks; a busy loop is a thousand times as many.
+        let switches = after.voluntary_context_switches() - before.voluntary_context_switches();
+        assert!(switches < 300, "{switches}");
+        let (a, b) = (before.user_time() + before.system_time(), after.user_time() + after.system_time());
+        assert!((b - a).num_milliseconds() < 150, "{a} {b}");
+        drop(ours);
+        assert!(pending.into_done().success());
+    });
+}
+
+#[test]
+fn a_service_takes_no_token() {
+    alone!({
+        let jobserver = Jobserver::server(1, JobserverStyle::Fifo).unwrap();
+        let pool = Pool::new(4).jobserver(jobserver);
+        let done = pool.map([
+            Task::new(Command::shell("echo \"flags $MAKEFLAGS.\"; exec sleep 600").env_remove("MAKEFLAGS"))
+                .name("server")
+                .service(Ready::line("flags .")),
+            Task::new(Command::new("true")).after("server"),
+        ]);
+        assert!(done[1].success(), "{done:?}");
+    });
 }
