@@ -753,15 +753,15 @@ impl Core {
         Some(Start { job: order, notifies, skippable })
     }
 
-    /// The engine has taken a job.
-    pub(super) fn accepted(&mut self, job: JobId, now: Instant) {
+    /// The engine has taken a job, which was offered to it at the moment `started`.
+    pub(super) fn accepted(&mut self, job: JobId, started: Instant, now: Instant) {
         let Some((id, place)) = self.run_of(job).map(|(id, run)| (id, Arc::clone(&run.place))) else { return };
         if self.starved.take().is_some() {
             self.changes += 1;
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        run.started = now;
+        run.started = started;
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
