@@ -761,7 +761,7 @@ impl Core {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        run.started = started;
+        run.started = run.started.max(started);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
