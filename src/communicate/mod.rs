@@ -445,6 +445,19 @@ impl Child {
                 machine.show(stream);
             }
         }
+        self.begin_with(machine, input)
+    }
+
+    /// The same, and both streams are handed out: at first what was collected until now.
+    pub(crate) fn begin_live(&mut self, input: Input) -> Result<Machine, Error> {
+        let mut machine = self.machine.take().map_or_else(|| self.new_machine(Purpose::Show), |machine| *machine);
+        for stream in STREAMS {
+            machine.hand_out(stream, self.limit(stream, Purpose::Collect).bytes_max);
+        }
+        self.begin_with(machine, input)
+    }
+
+    fn begin_with(&mut self, mut machine: Machine, input: Input) -> Result<Machine, Error> {
         match add_input(&mut machine, input) {
             Ok(()) => {
                 machine.hold_input(false);

@@ -95,6 +95,7 @@ impl Orders {
 }
 
 /// What has happened, in a form that can be kept until the core looks at it.
+#[allow(clippy::large_enum_variant)] // most are ends
 pub(super) enum Report {
     Started(Arc<str>),
     Output(Stream, Vec<u8>),

@@ -182,10 +182,7 @@ impl Batch {
         let mut state = lock(&self.state);
         while state.done.len() < wanted {
             state.wanted = wanted;
-            state = match pause(&self.condition, state, deadline) {
-                Some(state) => state,
-                None => return None,
-            };
+            state = pause(&self.condition, state, deadline)?;
         }
         state.wanted = 0;
         Some(std::mem::take(&mut state.done))

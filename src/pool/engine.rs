@@ -82,6 +82,7 @@ impl Job {
 
 /// What an engine tells of a job, in this order; stages may be missing, the last one never.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // looked at once and never kept
 pub enum JobNews<'a> {
     /// It waits for its turn at the engine.
     Queued,

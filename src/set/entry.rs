@@ -24,8 +24,8 @@ pub(super) struct Entry {
     /// When it is stopped.
     deadline: Deadline,
     timeout: Option<Duration>,
-    /// What drop does to it when it is not in the set any more.
-    kill_on_drop: KillOnDrop,
+    /// What drop does to it if it is taken out, where that is something else.
+    kill_on_drop: Option<KillOnDrop>,
     /// When the caller wants to hear that it still runs.
     pub(super) remind: Deadline,
     registered: Registered,
@@ -92,24 +92,19 @@ impl Watch for Onlooker<'_, '_> {
 }
 
 impl Entry {
-    /// `is_ours`: nobody else has ever had its ends.
+    /// With `kill_on_drop` it was started for the set: nobody else has ever had its ends, and this is what drop does to it if it is
+    /// taken out.
     pub(super) fn new(
-        mut child: Child,
+        child: Child,
         machine: Machine,
         follow: Follow,
-        timeout: Option<Duration>,
-        deadline: Deadline,
-        is_ours: bool,
+        (timeout, deadline): (Option<Duration>, Deadline),
+        kill_on_drop: Option<KillOnDrop>,
     ) -> Result<Entry, Error> {
         let mut state = State::new(&machine);
         state.never_blocks = true;
         let (text, line_max) = (child.settings.text, child.settings.line_max);
         let finder = || text.line_finder(line_max);
-        let kill_on_drop = child.settings.kill_on_drop;
-        if is_ours {
-            // It was started for the set, and goes with it.
-            child.settings.kill_on_drop = KillOnDrop::In(std::process::id());
-        }
         let mut entry = Entry {
             machine,
             state,
@@ -129,7 +124,7 @@ impl Entry {
             child,
         };
         // What nobody else can read is ready when it is said to be, so that a first read does not block.
-        entry.talk(|talk| talk.prepare(is_ours))?;
+        entry.talk(|talk| talk.prepare(kill_on_drop.is_some()))?;
         Ok(entry)
     }
 
@@ -401,8 +396,8 @@ impl Entry {
             }
         }
         // A stop that has done what it could is not done again.
-        if self.child.settings.kill_on_drop != KillOnDrop::No {
-            self.child.settings.kill_on_drop = self.kill_on_drop;
+        if let Some(before) = self.kill_on_drop.filter(|_| self.child.settings.kill_on_drop != KillOnDrop::No) {
+            self.child.settings.kill_on_drop = before;
         }
         self.child.machine = Some(Box::new(self.machine));
         self.child

@@ -5,14 +5,14 @@
 mod entry;
 mod token;
 
-use crate::child::Child;
+use crate::child::{Child, KillOnDrop};
 use crate::command::{Command, Input, Stdio};
 use crate::communicate::Purpose;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::explain::Explanation;
 use crate::handle::{self, Sight};
 use crate::live::Line;
-use crate::machine::STREAMS;
 use crate::output::{Output, Stream};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 use crate::sys;
@@ -272,16 +272,16 @@ impl ChildSet {
         timeout: Option<Duration>,
         deadline: Deadline,
     ) -> Result<ChildKey, Error> {
-        let is_ours = input.is_some();
-        let purpose = if follow == Follow::Record { Purpose::Collect } else { Purpose::Show };
-        let mut machine = child.begin(input.unwrap_or_else(Input::empty), purpose)?;
-        machine.hold_input(!is_ours);
-        if follow != Follow::Record {
-            for stream in STREAMS {
-                machine.hand_out(stream, child.limit(stream, Purpose::Collect).bytes_max);
-            }
+        let (is_ours, kill_on_drop) = (input.is_some(), child.settings.kill_on_drop);
+        if is_ours {
+            // It was started for the set, and goes with it.
+            child.settings.kill_on_drop = KillOnDrop::In(self.owner);
         }
-        let entry = Entry::new(child, machine, follow, timeout, deadline, is_ours)?;
+        let input = input.unwrap_or_else(Input::empty);
+        let mut machine =
+            if follow == Follow::Record { child.begin(input, Purpose::Collect)? } else { child.begin_live(input)? };
+        machine.hold_input(!is_ours);
+        let entry = Entry::new(child, machine, follow, (timeout, deadline), is_ours.then_some(kill_on_drop))?;
         let key = self.entries.insert(Box::new(entry));
         self.step(key, &mut |_, _, _| ());
         Ok(ChildKey(key))
@@ -305,6 +305,11 @@ impl ChildSet {
     /// A child in the set.
     pub fn get(&self, child: ChildKey) -> Option<&Child> {
         self.entries.get(child.0).map(|entry| &entry.child)
+    }
+
+    /// What a child is doing, and why it does not come to its end; see [`Child::explain`]. `None` if it is not in the set.
+    pub fn explain(&self, child: ChildKey) -> Option<Explanation> {
+        self.entries.get(child.0).map(|entry| handle::explain(&entry.child.subject(Some(entry.machine()))))
     }
 
     /// Gives input to a child that was [inserted](Self::insert), behind what is still to be written.

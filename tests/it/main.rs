@@ -29,6 +29,7 @@ mod pictures;
 mod pipeline;
 mod pool;
 mod pool_faults;
+mod pool_random;
 mod pty;
 mod random;
 mod routes;

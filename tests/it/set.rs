@@ -450,7 +450,7 @@ fn keys_of_those_who_are_gone_mean_nobody() {
         next_exit(&mut set).1.unwrap();
         let new = set.start(&fixture("sleep").arg("60000")).unwrap();
         assert_ne!(old, new);
-        assert!(set.get(old).is_none() && set.remove(old).is_none());
+        assert!(set.get(old).is_none() && set.explain(old).is_none() && set.remove(old).is_none());
         assert!(!set.stop(old) && !set.end_input(old) && !set.set_timeout(old, SHORT));
         assert_eq!(set.feed(old, "x").unwrap_err().kind(), ErrorKind::InvalidInput);
         let watch = set.watch(std::io::pipe().unwrap().0).unwrap();
@@ -551,6 +551,32 @@ fn a_conversation_that_was_begun_goes_on_in_a_set_and_behind_it() {
         let output = child.communicate("and more").unwrap();
         seen.extend_from_slice(output.stdout());
         assert!(seen == [&bytes[..], b"and more"].concat(), "{} of {}", seen.len(), bytes.len() + 8);
+    });
+}
+
+/// What was collected before is told first, however much it is.
+#[test]
+fn what_was_collected_is_told_when_somebody_wants_to_hear_it() {
+    alone!({
+        let mut set = ChildSet::new().unwrap();
+        let child = fixture("a2").args(["300000", "0"]).pipe_all().spawn().unwrap();
+        let key = set.insert(child).unwrap();
+        // It waits for its input when all has been read that it wrote before.
+        wait_for("so much to read", || {
+            assert!(set.wait_any_timeout(Duration::from_millis(1)).unwrap().is_none());
+            set.explain(key).unwrap().streams.iter().any(|stream| stream.passed == Some(300_000))
+        });
+        let child = set.remove(key).unwrap();
+        let key = set.insert_and_follow(child, Follow::Chunks).unwrap();
+        assert!(set.end_input(key));
+        let mut bytes = Vec::new();
+        for news in all(&mut set) {
+            if let Told::Chunk(of, Stream::Stderr, piece) = news {
+                assert_eq!(of, key);
+                bytes.extend(piece);
+            }
+        }
+        assert!(bytes == [&pattern(300_000)[..], b"0\n"].concat(), "{}", bytes.len());
     });
 }
 
@@ -938,7 +964,7 @@ fn a_child_that_cannot_be_waited_for_is_stopped_and_its_error_told() {
 #[test]
 fn a_file_that_cannot_be_written_stops_the_child() {
     alone!({
-        if !std::path::Path::new("/dev/full").exists() {
+        if std::fs::OpenOptions::new().write(true).open("/dev/full").is_err() {
             return;
         }
         let command = || fixture("flood").capture_limit(1000, Overflow::Spill("/dev/full".into()));
@@ -951,6 +977,20 @@ fn a_file_that_cannot_be_written_stops_the_child() {
         assert_eq!((error.kind(), error.output().cause()), (expected.kind(), expected.output().cause()));
         assert_eq!(error.output().captured_stdout().completeness(), expected.output().captured_stdout().completeness());
         assert!(error.output().status().is_known());
+    });
+}
+
+#[test]
+fn input_that_was_used_up_starts_nothing_that_stays() {
+    alone!({
+        let mut set = ChildSet::new().unwrap();
+        let command = fixture("cat").input(Input::reader(std::io::Cursor::new(b"once".to_vec())));
+        assert_eq!(command.output().unwrap().stdout(), b"once");
+        for follow in [Follow::Record, Follow::Lines] {
+            let error = set.start_and_follow(&command, follow).unwrap_err();
+            assert_eq!(error.to_string(), command.output().unwrap_err().to_string());
+            assert!(set.is_empty());
+        }
     });
 }
 
