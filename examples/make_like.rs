@@ -123,9 +123,14 @@ impl Options {
             }),
             Some(_) => None,
         };
-        // A make without -j has no jobserver, and means one at a time.
-        let alone = usize::from(outer.is_none() && std::env::var_os("MAKELEVEL").is_some());
-        let pool = Pool::new(self.jobs.unwrap_or(alone));
+        let width = match (self.jobs, &outer) {
+            (Some(jobs), _) => jobs,
+            // What bounds it are the tokens.
+            (None, Some(_)) => 1000,
+            // A make without -j has no jobserver, and means one at a time.
+            (None, None) => usize::from(std::env::var_os("MAKELEVEL").is_some()),
+        };
+        let pool = Pool::new(width);
         let jobserver = match outer {
             Some(jobserver) => jobserver,
             // Make learnt the other style only with version 4.4.
