@@ -168,6 +168,7 @@ pub(super) struct Core {
     pub(super) outbox: VecDeque<Effect>,
     /// Somebody is telling what was in the outbox, and will tell what comes in.
     pub(super) is_telling: bool,
+    pub(super) rounds_told: u64,
     /// What conditions of the caller's have panicked with.
     pub(super) panics: Vec<Box<dyn Any + Send>>,
 }
@@ -282,6 +283,7 @@ impl Core {
             wants_output: false,
             outbox: VecDeque::new(),
             is_telling: false,
+            rounds_told: 0,
             panics: Vec::new(),
         }
     }
@@ -751,15 +753,15 @@ impl Core {
         Some(Start { job: order, notifies, skippable })
     }
 
-    /// The engine has taken a job.
-    pub(super) fn accepted(&mut self, job: JobId, now: Instant) {
+    /// The engine has taken a job, which was offered to it at the moment `started`.
+    pub(super) fn accepted(&mut self, job: JobId, started: Instant, now: Instant) {
         let Some((id, place)) = self.run_of(job).map(|(id, run)| (id, Arc::clone(&run.place))) else { return };
         if self.starved.take().is_some() {
             self.changes += 1;
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        run.started = now;
+        run.started = run.started.max(started);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
@@ -1118,7 +1120,12 @@ impl Core {
         let run = self.leave_run(id);
         let error = Error::new(ErrorKind::Engine).detail("the engine has not told the end of what it was to stop");
         let result = result_of(ending, Output::default(), Some(error));
-        self.finish(id, run, ending, result, now);
+        // It may still run: only what may run twice is run again.
+        if self.entries.get(&id).is_some_and(|entry| entry.task.idempotent) {
+            self.finish(id, run, ending, result, now);
+        } else {
+            self.resolve(id, run, ending, result, now);
+        }
     }
 
     fn look_for_sign(&mut self, id: TaskId, now: Instant, orders: &mut Orders) {
