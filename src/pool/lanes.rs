@@ -276,7 +276,8 @@ impl Shared {
         let lane = {
             let mut core = self.core();
             lock(&self.wakers).push(waker);
-            core.add_lane(capabilities)
+            let now = core.moment(Instant::now());
+            core.add_lane(capabilities, now)
         };
         let shared = Arc::clone(self);
         let thread = std::thread::Builder::new().name(format!("procession-pool-{lane}"));
