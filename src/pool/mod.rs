@@ -157,6 +157,10 @@ impl Pool {
     }
 
     /// When the whole run ends early. Never by default.
+    ///
+    /// What waits then, and what is submitted after that, is not started: [`Outcome::NotStarted`], with an error of the kind
+    /// [`Cancelled`](crate::ErrorKind::Cancelled). The input of a loop is still read to its end; a loop over an endless one has to leave
+    /// when it sees such a record.
     pub fn halt(self, halt: Halt) -> Pool {
         self.shared.core().halt = halt;
         self
@@ -221,7 +225,7 @@ impl Pool {
     }
 
     /// Does not run tasks for which this is true, asked just before it would start them: they have [succeeded](Done::is_skipped)
-    /// already. A task that waits for one that was run is always run, too.
+    /// already. A task that waits for one that was run is always run, too. The function is called on a thread of the pool.
     #[doc(alias = "up_to_date")]
     pub fn skip_if(self, is_done: impl Fn(&Task) -> bool + Send + Sync + 'static) -> Pool {
         self.shared.skip_if(Box::new(is_done));
@@ -366,6 +370,10 @@ impl Pool {
 
     /// Runs the tasks and yields their records in the order of the tasks, each as soon as it and all before it are there. Further tasks
     /// are taken while the records are. Dropping the iteration cancels what is left of it.
+    ///
+    /// The input is read by the caller's thread, as many tasks at a time as [`look_ahead`](Self::look_ahead) has room for, and these are
+    /// submitted together. An input that makes one wait for each item, such as a terminal, is better submitted item by item with
+    /// [`apply_async_with`](Self::apply_async_with).
     pub fn imap<T: Into<Task>, I: IntoIterator<Item = T>>(&self, tasks: I) -> Results<'_, I::IntoIter> {
         Results::new(self, tasks.into_iter(), true)
     }

@@ -15,6 +15,7 @@ mod descriptors;
 mod echo;
 mod engines;
 mod errors;
+mod examples_pool;
 mod explain;
 mod filters;
 mod inject;
