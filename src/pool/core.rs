@@ -1,5 +1,5 @@
-//! The state of a pool: which tasks wait, run, pause; who may start next; what an end means for the others. Passive: it makes no
-//! system call, takes no lock and asks no clock. Lanes tell it what their engines say and carry out what it orders; what others are to
+//! The state of a pool: which tasks wait, run, pause; who may start next; what an end means for the others. Passive: it takes
+//! no lock, asks no clock, and makes no system call but those of a jobserver, which never wait. Lanes tell it what their engines say and carry out what it orders; what others are to
 //! be told leaves it as effects.
 
 use super::admission::{Admission, Gauge};
@@ -8,6 +8,7 @@ use super::delivery::Delivery;
 use super::done::{Done, Outcome, TaskId};
 use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
 use super::halt::Halt;
+use super::interrupt::{Interruption, Stage};
 use super::jobserver::JobToken;
 use super::line::{Line, Wish};
 use super::ready::Sign;
@@ -16,7 +17,9 @@ use super::retry::Retry;
 use super::task::{Earlier, Task};
 use crate::error::{Error, ErrorKind};
 use crate::output::{Accepted, Cause, Output, Stream};
+use crate::signal::Signal;
 use crate::status::ExitStatus;
+use crate::sys::interrupt::Heard;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +39,8 @@ pub(super) enum Effect {
 #[derive(Default)]
 pub(super) struct Orders {
     pub(super) cancels: Vec<JobId>,
+    /// Signals to pass on, and whether the terminal has sent them to this program's group already.
+    pub(super) signals: Vec<(JobId, Signal, bool)>,
     pub(super) jobs: Vec<Start>,
     /// Signs that services are ready, which somebody must look for.
     pub(super) probes: Vec<(JobId, Sign)>,
@@ -58,7 +63,7 @@ pub(super) struct Start {
 
 impl Orders {
     pub(super) fn is_empty(&self) -> bool {
-        self.cancels.is_empty() && self.jobs.is_empty() && self.probes.is_empty()
+        self.cancels.is_empty() && self.signals.is_empty() && self.jobs.is_empty() && self.probes.is_empty()
     }
 }
 
@@ -68,6 +73,8 @@ pub(super) enum Report {
     Output(Stream, Vec<u8>),
     /// The sign of a service was looked for.
     Probed(bool),
+    /// The engine cannot pass a signal on.
+    NotSignalled,
     CancelAccepted,
     Finished(Finish),
 }
@@ -105,6 +112,7 @@ pub(super) struct Core {
     succeeded: usize,
     failed: usize,
     halted: Option<String>,
+    pub(super) interruption: Interruption,
     pub(super) closed: bool,
     terminated: bool,
     /// Services in the order in which they were started, and whether they are to end.
@@ -130,6 +138,7 @@ pub(super) struct Lane {
     pub(super) capabilities: Capabilities,
     running: usize,
     cancels: Vec<JobId>,
+    signals: Vec<(JobId, Signal, bool)>,
     pub(super) is_waiting: bool,
     pub(super) is_alive: bool,
 }
@@ -169,6 +178,8 @@ struct Run {
     token: Option<JobToken>,
     place: Arc<str>,
     started: Instant,
+    /// The engine has taken it.
+    is_accepted: bool,
     /// The pool's own clock for it: when it is cancelled, or given up.
     moment: Option<Instant>,
     /// It is being cancelled, for this reason.
@@ -211,6 +222,7 @@ impl Core {
             succeeded: 0,
             failed: 0,
             halted: None,
+            interruption: Interruption::default(),
             closed: false,
             terminated: false,
             services: Vec::new(),
@@ -380,7 +392,8 @@ impl Core {
     // ---- what lanes ask ----
 
     pub(super) fn add_lane(&mut self, capabilities: Capabilities) -> usize {
-        let lane = Lane { capabilities, running: 0, cancels: Vec::new(), is_waiting: false, is_alive: true };
+        let (cancels, signals) = (Vec::new(), Vec::new());
+        let lane = Lane { capabilities, running: 0, cancels, signals, is_waiting: false, is_alive: true };
         self.lanes.push(lane);
         self.lanes.len() - 1
     }
@@ -390,12 +403,16 @@ impl Core {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
         self.allowance.renew(Some(now));
+        if self.interruption.is_due(now) {
+            self.end_runs(now);
+        }
         self.end_next_service(now);
         while let Some(job) = self.next_job(lane, lanes_max, now) {
             orders.jobs.push(job);
         }
         if let Some(lane) = self.lanes.get_mut(lane) {
             orders.cancels.append(&mut lane.cancels);
+            orders.signals.append(&mut lane.signals);
             // Until it is told to wake up: it waits for its engine next.
             lane.is_waiting = orders.is_empty();
             orders.leave = self.closed && self.entries.is_empty() && lane.running == 0;
@@ -416,7 +433,8 @@ impl Core {
         let mut wake = Vec::new();
         for (place, lane) in self.lanes.iter_mut().enumerate() {
             let capacity = share.saturating_sub(lane.running).min(room);
-            if lane.is_waiting && (capacity > 0 || !lane.cancels.is_empty() || all_over) {
+            let is_told = !lane.cancels.is_empty() || !lane.signals.is_empty();
+            if lane.is_waiting && (capacity > 0 || is_told || all_over) {
                 lane.is_waiting = false;
                 room -= capacity;
                 wake.push(place);
@@ -430,7 +448,8 @@ impl Core {
         let starved = self.starved.as_ref().and_then(|starved| starved.again);
         let kept_waiting = self.admission.is_some() && self.has_startable() && self.running < self.width;
         let admission = kept_waiting.then(|| now + Gauge::AGE_MAX);
-        [first, starved, admission, self.allowance.moment()].into_iter().flatten().min()
+        let (allowance, grace) = (self.allowance.moment(), self.interruption.moment());
+        [first, starved, admission, allowance, grace].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
@@ -542,6 +561,7 @@ impl Core {
             token,
             place,
             started: now,
+            is_accepted: false,
             moment: None,
             ending: None,
             service,
@@ -562,7 +582,7 @@ impl Core {
         self.starved = None;
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        run.started = now;
+        (run.started, run.is_accepted) = (now, true);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
@@ -622,6 +642,9 @@ impl Core {
                 let tries = if self.running == 0 { tries + 1 } else { 0 };
                 self.starved = Some(Starved { tries, again });
                 self.line_up(id);
+                if let Some(reason) = self.halted.clone() {
+                    self.drain(&reason, now);
+                }
             }
             Refusal::Never(error) => self.finish(id, started, Outcome::NotStarted, Err(error), now),
         }
@@ -642,6 +665,7 @@ impl Core {
         match report {
             Report::Started(place) => run.place = place,
             Report::CancelAccepted => {}
+            Report::NotSignalled => self.end_run(id, Outcome::Cancelled { confirmed: false }, now),
             Report::Probed(is_ready) => {
                 if is_ready {
                     self.is_ready(id, now);
@@ -801,10 +825,50 @@ impl Core {
         self.halted = Some(reason.clone());
         self.drain(&reason, now);
         if self.halt.stops_running() {
-            let running = self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Running(_)));
-            for id in running.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-                self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
+            self.end_runs(now);
+        }
+    }
+
+    fn end_runs(&mut self, now: Instant) {
+        for id in self.running_ids() {
+            self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
+        }
+    }
+
+    fn running_ids(&self) -> BTreeSet<TaskId> {
+        let running = self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Running(_)));
+        running.map(|(id, _)| *id).collect()
+    }
+
+    /// A signal wants the whole run to end.
+    pub(super) fn interrupt(&mut self, heard: Heard, now: Instant) {
+        let (stage, signal) = (self.interruption.hear(heard, now), Signal::from_number(heard.number));
+        match (stage, signal) {
+            (Some(Stage::Ask), Some(signal)) => {
+                let reason = format!("interrupted by {signal}");
+                self.services_end = true;
+                self.halted.get_or_insert_with(|| reason.clone());
+                self.drain(&reason, now);
+                self.running_ids().into_iter().for_each(|id| self.pass_on(id, signal, heard, now));
             }
+            (Some(Stage::Stop), _) => self.end_runs(now),
+            (Some(Stage::Kill), _) => {
+                let heard = Heard { by_terminal: false, ..heard };
+                self.running_ids().into_iter().for_each(|id| self.pass_on(id, Signal::KILL, heard, now));
+            }
+            _ => {}
+        }
+    }
+
+    fn pass_on(&mut self, id: TaskId, signal: Signal, heard: Heard, now: Instant) {
+        let Some(Phase::Running(run)) = self.entries.get(&id).map(|entry| &entry.phase) else { return };
+        // Whoever was not there yet when the terminal sent it cannot have had it. If he was just about to come nobody knows, and he
+        // has not done anything yet.
+        if heard.by_terminal && !(run.is_accepted && run.started <= heard.at) {
+            return self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
+        }
+        if let Some(lane) = self.lanes.get_mut(run.lane) {
+            lane.signals.push((run.job, signal, heard.by_terminal));
         }
     }
 
@@ -813,8 +877,12 @@ impl Core {
         self.line.drain();
         let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
         for id in idle.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-            let error = Error::new(ErrorKind::Cancelled).detail(format!("not started: the run was halted: {reason}"));
-            self.resolve_unstarted(id, Outcome::NotStarted, error, now);
+            let (outcome, text) = match self.interruption.signal() {
+                Some(signal) => (Outcome::Cancelled { confirmed: true }, format!("interrupted by {signal}")),
+                None => (Outcome::NotStarted, format!("the run was halted: {reason}")),
+            };
+            let error = Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}"));
+            self.resolve_unstarted(id, outcome, error, now);
         }
     }
 
@@ -847,6 +915,7 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(run.lane) {
             lane.running -= 1;
             lane.cancels.retain(|job| *job != run.job);
+            lane.signals.retain(|(job, ..)| *job != run.job);
         }
         self.free_slots.insert(run.slot);
         self.stock.give_back(std::mem::take(&mut run.held));

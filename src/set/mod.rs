@@ -15,6 +15,7 @@ use crate::live::Line;
 use crate::machine::STREAMS;
 use crate::output::{Output, Stream};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
+use crate::signal::Signal;
 use crate::sys;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::Cut;
@@ -314,6 +315,11 @@ impl ChildSet {
         entry.stop();
         self.step(child.0, &mut |_, _, _| ());
         true
+    }
+
+    /// Sends a signal to a child and its tree, once, but to nobody in this group.
+    pub(crate) fn signal(&self, child: ChildKey, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
+        self.entries.get(child.0).map_or(Ok(()), |entry| entry.signal(signal, except_group))
     }
 
     /// Takes a child out, as it is. What was read and not told goes with it: [`Child::communicate`] goes on from there.
