@@ -17,6 +17,7 @@ mod errors;
 mod explain;
 mod filters;
 mod inject;
+mod interrupt;
 mod jobserver;
 mod lines;
 mod live;
