@@ -1,6 +1,6 @@
 //! The controlling terminal, its foreground group (tcsetpgrp(3)) and its settings, and lines for whoever looks on.
 
-use super::{fd, mask, pipe};
+use super::{fd, mask, pipe, procfs};
 use nix::sys::termios::{self, SetArg, Termios};
 use std::fs::File;
 use std::io::{self, IsTerminal};
@@ -53,15 +53,21 @@ impl Tidy {
         let terminal = self.terminal.as_fd();
         let now = foreground(terminal)?;
         if now != self.foreground {
-            let is_nobodys =
-                nix::sys::signal::killpg(nix::unistd::Pid::from_raw(now), None) == Err(nix::errno::Errno::ESRCH);
-            if !is_nobodys {
+            if is_alive(now) {
                 return Ok(());
             }
             set_foreground(terminal, self.foreground)?;
         }
         mask::blocking(libc::SIGTTOU, || Ok(termios::tcsetattr(terminal, SetArg::TCSANOW, &self.settings)?))
     }
+}
+
+/// Whether somebody in this group is alive. The dead count as members until somebody reaps them, which may be never.
+fn is_alive(group: i32) -> bool {
+    let exists = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(group), None) != Err(nix::errno::Errno::ESRCH);
+    let table = procfs::table();
+    let has_living = table.iter().any(|stat| stat.group == group && !matches!(stat.state, 'Z' | 'X'));
+    exists && (has_living || table.is_empty())
 }
 
 /// Writes to this process's standard error in one call, if it takes anything: for words that nothing depends on.
