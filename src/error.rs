@@ -125,6 +125,11 @@ impl Error {
         self
     }
 
+    /// Whether this step has failed.
+    pub(crate) fn is_of_step(&self, step: &str) -> bool {
+        self.inner.step.as_deref() == Some(step)
+    }
+
     pub(crate) fn step(mut self, step: impl Into<Cow<'static, str>>) -> Error {
         self.inner.step = Some(step.into());
         self

@@ -242,12 +242,15 @@ fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error>
     Ok(envp)
 }
 
+/// With this begins the entry that marks a tree.
+pub(crate) const MARK: &str = "PROCESSION_TREE=";
+
 /// An entry that no other child has.
 fn mark() -> CString {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-    let entry = format!("PROCESSION_TREE={}.{count}.{time}", std::process::id());
+    let entry = format!("{MARK}{}.{count}.{time}", std::process::id());
     CString::new(entry).unwrap_or_default()
 }
 

@@ -33,6 +33,11 @@ impl Tee {
         self.targets.is_empty()
     }
 
+    /// Whether a target of a stream has not taken everything that it was given.
+    pub(crate) fn is_behind(&self, stream: Stream) -> bool {
+        self.targets.iter().any(|target| target.wants(stream) && !target.pending.is_empty())
+    }
+
     /// Gives what the targets of a stream have not taken yet. False if they have not taken all of it until the deadline: more
     /// should not be read for them.
     pub(crate) fn catch_up(&mut self, stream: Stream, until: Deadline) -> Result<bool, Error> {

@@ -3,6 +3,7 @@
 use super::talk::{Decision, LOOK, Ready, Talk, Watch};
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::handle::Sight;
 use crate::output::Cause;
 use crate::sys::poll::{self, PollFd};
 use std::os::fd::AsFd;
@@ -32,7 +33,9 @@ pub(crate) fn drive(
     for talk in &mut *talks {
         talk.prepare(false)?;
     }
+    let mut sight = Sight::default();
     loop {
+        sight.renew();
         for (place, talk) in talks.iter_mut().enumerate() {
             talk.transfer(place, deadline, watch)?;
         }
@@ -44,13 +47,13 @@ pub(crate) fn drive(
         let (mut over, mut is_new) = (true, false);
         for (place, talk) in talks.iter_mut().enumerate() {
             let was_over = talk.state.is_over;
-            talk.state.is_over = match talk.decide(deadline, stops)? {
+            talk.state.is_over = match talk.decide(deadline, stops, &mut sight, watch)? {
                 Decision::Over => true,
                 Decision::TimedOut => return Ok(Ending::TimedOut),
                 Decision::Wait => false,
             };
             if talk.state.is_over && !was_over {
-                talk.give_up(place, deadline, watch)?;
+                talk.give_up(place, deadline, &mut sight, watch)?;
                 is_new = true;
             }
             over &= talk.state.is_over;
@@ -64,7 +67,7 @@ pub(crate) fn drive(
         }
     }
     for (place, talk) in talks.iter_mut().enumerate() {
-        talk.finish(place, deadline, watch)?;
+        talk.finish(place, deadline, &mut sight, watch)?;
     }
     // What came last is handed on; nothing is stopped any more.
     let _ = watch.look(talks);

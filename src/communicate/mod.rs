@@ -426,12 +426,6 @@ impl Child {
         self.judge(failure, overflowed, self.record(machine, closing))
     }
 
-    /// The same of one whose output was handed out, and may not have been taken yet.
-    pub(crate) fn conclude_live(&self, machine: &Machine, mut closing: Closing) -> Result<Output, Error> {
-        let failure = closing.failure.take();
-        self.judge(failure, machine.overflowed(), self.snapshot(machine, closing))
-    }
-
     fn judge(&self, failure: Option<Error>, overflowed: Option<Stream>, output: Output) -> Result<Output, Error> {
         match (failure, output.cause) {
             (Some(failure), _) => Err(failure.with_output(output)),
@@ -451,6 +445,19 @@ impl Child {
                 machine.show(stream);
             }
         }
+        self.begin_with(machine, input)
+    }
+
+    /// The same, and both streams are handed out: at first what was collected until now.
+    pub(crate) fn begin_live(&mut self, input: Input) -> Result<Machine, Error> {
+        let mut machine = self.machine.take().map_or_else(|| self.new_machine(Purpose::Show), |machine| *machine);
+        for stream in STREAMS {
+            machine.hand_out(stream, self.limit(stream, Purpose::Collect).bytes_max);
+        }
+        self.begin_with(machine, input)
+    }
+
+    fn begin_with(&mut self, mut machine: Machine, input: Input) -> Result<Machine, Error> {
         match add_input(&mut machine, input) {
             Ok(()) => {
                 machine.hold_input(false);

@@ -6,12 +6,12 @@ use crate::child::{Child, KillOnDrop};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::explain::Explanation;
-use crate::handle::{self, ProcessHandle, Progress, Stopper};
+use crate::handle::{self, ProcessHandle, Progress, Sight, Stopper};
 use crate::machine::{Machine, STREAMS, Trouble};
 use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::sys::procfs::Channel;
-use crate::sys::{self, poll, procfs};
+use crate::sys::{self, poll};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,8 +29,8 @@ pub(crate) trait Watch {
         ControlFlow::Continue(())
     }
 
-    /// One of our ends is about to be closed.
-    fn closing(&mut self, _end: BorrowedFd<'_>) {}
+    /// Our end of this descriptor of the child is about to be closed.
+    fn closing(&mut self, _number: usize, _end: BorrowedFd<'_>) {}
 
     /// Everything that was ready has been moved. May move more between the children; a break pauses the conversations.
     fn look(&mut self, _talks: &mut [Talk<'_>]) -> ControlFlow<()> {
@@ -90,8 +90,10 @@ pub(crate) struct State {
     nonblocking: [bool; 2],
     /// Up to which length the buffers of standard output and error have memory behind them.
     prepared: [usize; 2],
-    /// The driver has others to wait for: the end of the process is never waited for inside.
+    /// The driver has others to wait for: nothing is waited for inside.
     pub(crate) never_blocks: bool,
+    /// A transfer has failed: nothing more is moved, the process is only stopped.
+    pub(crate) is_broken: bool,
     /// Who looks on has seen enough, or a target has failed: the process is to be stopped.
     pub(crate) has_seen_enough: bool,
     /// Nothing is waited for any more.
@@ -119,6 +121,7 @@ impl State {
             nonblocking: [false; 2],
             prepared: STREAMS.map(|stream| machine.used_memory(stream)),
             never_blocks: false,
+            is_broken: false,
             has_seen_enough: false,
             is_over: false,
             is_paused: false,
@@ -194,6 +197,9 @@ impl<'a> Talk<'a> {
 
     pub(crate) fn transfer(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         let ready = std::mem::take(&mut self.state.ready);
+        if self.state.is_broken {
+            return Ok(());
+        }
         self.machine.begin_look();
         if ready.stdin && self.machine.wants_to_write() {
             let [grown, ..] = &mut self.state.grown;
@@ -215,7 +221,7 @@ impl<'a> Talk<'a> {
         // A terminal may have no room for the end of input now; a pipe always has.
         let over = ready.stdin && !self.machine.input_is_open();
         if over && let Some(end) = self.child.stdin.take_if(|end| end.say_end()) {
-            watch.closing(end.as_fd());
+            watch.closing(0, end.as_fd());
             self.tell_of_input();
         }
         let before = self.machine.total();
@@ -308,7 +314,7 @@ impl<'a> Talk<'a> {
             Trouble::Spill(path, error) => Error::io("spill to", error).path(path),
         })?;
         if ended && let Some(end) = end.take() {
-            watch.closing(end.as_fd());
+            watch.closing(stream as usize + 1, end.as_fd());
             self.child.handle.span().stream_ended(stream, || self.machine.said(stream, 0).0);
         }
         self.take_filter_failure();
@@ -325,9 +331,29 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// A target does not hold up a stop, nor a timeout.
+    /// A target does not hold up a stop, nor a timeout, nor other children.
     fn target_deadline(&self, deadline: Deadline) -> Deadline {
-        if self.state.stopper.is_some() { Deadline::now() } else { deadline }
+        if self.state.stopper.is_some() || self.state.never_blocks { Deadline::now() } else { deadline }
+    }
+
+    /// Gives to targets what they would not take before, for drivers that do not wait for them. Whether some still have not taken all.
+    pub(crate) fn catch_up(&mut self) -> bool {
+        let mut behind = false;
+        for stream in STREAMS {
+            if self.state.closing.failure.is_none() && self.child.tee.is_behind(stream) {
+                let caught_up = self.child.tee.catch_up(stream, Deadline::now());
+                behind |= matches!(caught_up, Ok(false));
+                self.state.closing.failure = caught_up.err();
+            }
+        }
+        self.state.has_seen_enough |= self.state.closing.failure.is_some();
+        behind
+    }
+
+    /// Whether a stream is not read because its targets have not taken what was read before.
+    pub(crate) fn is_held_up(&self, stream: Stream) -> bool {
+        let waits = self.state.never_blocks && self.state.stopper.is_none() && self.state.closing.failure.is_none();
+        waits && self.child.tee.is_behind(stream)
     }
 
     /// Tells everybody that no more will come of a stream.
@@ -340,9 +366,15 @@ impl<'a> Talk<'a> {
     }
 
     /// What the facts mean. Sets `until`.
-    pub(crate) fn decide(&mut self, deadline: Deadline, stops: bool) -> Result<Decision, Error> {
+    pub(crate) fn decide(
+        &mut self,
+        deadline: Deadline,
+        stops: bool,
+        sight: &mut Sight,
+        watch: &mut dyn Watch,
+    ) -> Result<Decision, Error> {
         self.state.until = None;
-        if let Some(decision) = self.advance_stop()? {
+        if let Some(decision) = self.advance_stop(sight, watch)? {
             return Ok(decision);
         }
         if self.state.stopper.is_some() {
@@ -373,7 +405,7 @@ impl<'a> Talk<'a> {
                 self.child.handle.span().timed_out();
                 return Ok(Decision::TimedOut);
             }
-            return self.decide(deadline, stops);
+            return self.decide(deadline, stops, sight, watch);
         }
         self.state.until = Some(deadline.earlier(self.child.drain));
         Ok(Decision::Wait)
@@ -396,15 +428,17 @@ impl<'a> Talk<'a> {
     }
 
     /// Goes on with the stop, if there is one. A decision if the stop and its drain are over.
-    fn advance_stop(&mut self) -> Result<Option<Decision>, Error> {
+    fn advance_stop(&mut self, sight: &mut Sight, watch: &mut dyn Watch) -> Result<Option<Decision>, Error> {
         let Some(stopping) = &mut self.state.stopper else { return Ok(None) };
         let Stopping { stopper, pipes } = &mut **stopping;
         let (stdin, machine) = (&mut self.child.stdin, &mut *self.machine);
         let mut close_stdin = || {
             machine.end_input();
-            *stdin = None;
+            if let Some(end) = stdin.take() {
+                watch.closing(0, end.as_fd());
+            }
         };
-        match stopper.advance(&self.child.handle, pipes, &mut close_stdin)? {
+        match stopper.advance(&self.child.handle, pipes, sight, &mut close_stdin)? {
             Progress::Wait(until) => {
                 self.state.until = Some(until);
                 Ok(None)
@@ -413,6 +447,7 @@ impl<'a> Talk<'a> {
                 self.begin_drain(self.child.settings.drain.min(DRAIN_AFTER_STOP));
                 // What exceeds the limit is not read any more, so there is no end of file to wait for.
                 let over = self.machine.is_done()
+                    || self.state.is_broken
                     || self.state.closing.cause == Cause::Overflow
                     || self.child.drain.has_passed();
                 self.state.until = (!over).then_some(self.child.drain);
@@ -442,16 +477,17 @@ impl<'a> Talk<'a> {
 
     /// Whether standard output has more although its pipe may have nothing.
     pub(crate) fn has_passed(&self) -> bool {
-        let reading = !self.state.is_paused && self.machine.overflowed().is_none();
-        reading && self.machine.wants_to_read(Stream::Stdout) && self.child.sieve.has_passed()
+        let reading = !self.state.is_paused && !self.state.is_broken && self.machine.overflowed().is_none();
+        let wants = reading && self.machine.wants_to_read(Stream::Stdout) && !self.is_held_up(Stream::Stdout);
+        wants && self.child.sieve.has_passed()
     }
 
     /// The ends that bytes can still pass.
     pub(crate) fn wanted(&self) -> (Option<&PipeWriter>, [Option<&PipeReader>; 2]) {
-        let reading = self.machine.overflowed().is_none();
-        let wants = |stream| reading && self.machine.wants_to_read(stream);
+        let reading = self.machine.overflowed().is_none() && !self.state.is_broken;
+        let wants = |stream| reading && self.machine.wants_to_read(stream) && !self.is_held_up(stream);
         // What is over has its end still to be said.
-        let wants_input = self.machine.wants_to_write() || !self.machine.input_is_open();
+        let wants_input = (self.machine.wants_to_write() || !self.machine.input_is_open()) && !self.state.is_broken;
         let stdin = self.child.stdin.as_ref().filter(|_| wants_input);
         let stdout = self.child.stdout.as_ref().filter(|_| wants(Stream::Stdout) && !self.state.is_paused);
         let stderr = self.child.stderr.as_ref().filter(|_| wants(Stream::Stderr));
@@ -496,18 +532,32 @@ impl<'a> Talk<'a> {
     }
 
     /// Reading is given up: nobody waits for the streams any more.
-    pub(crate) fn give_up(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
+    pub(crate) fn give_up(
+        &mut self,
+        place: usize,
+        deadline: Deadline,
+        sight: &mut Sight,
+        watch: &mut dyn Watch,
+    ) -> Result<(), Error> {
+        if self.state.is_broken {
+            return Ok(());
+        }
         if self.machine.overflowed().is_none() {
             self.read_what_is_there(place, deadline, watch)?;
         }
         self.explain_what_is_left();
+        // Since the drain was over, or the stop.
+        let since = self.child.drain.moment().map_or_else(Instant::now, |moment| moment.min(Instant::now()));
         for stream in STREAMS {
             if self.machine.wants_to_read(stream) {
                 let end = match stream {
                     Stream::Stdout => self.child.stdout.take(),
                     Stream::Stderr => self.child.stderr.take(),
                 };
-                let holders = end.map(|end| holders(&self.child.handle, &end));
+                let holders = end.map(|end| {
+                    watch.closing(stream as usize + 1, end.as_fd());
+                    holders(&self.child.handle, &end, since, sight)
+                });
                 self.machine.cut_off(stream, holders.unwrap_or_default());
                 self.child.handle.span().stream_cut_off(stream, || self.machine.said(stream, 0).0);
                 self.end(place, stream, self.target_deadline(deadline), watch);
@@ -517,8 +567,14 @@ impl<'a> Talk<'a> {
     }
 
     /// Nothing is waited for any more but the reaping of a process that has ended.
-    pub(crate) fn finish(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
-        self.give_up(place, deadline, watch)?;
+    pub(crate) fn finish(
+        &mut self,
+        place: usize,
+        deadline: Deadline,
+        sight: &mut Sight,
+        watch: &mut dyn Watch,
+    ) -> Result<(), Error> {
+        self.give_up(place, deadline, sight, watch)?;
         if self.state.closing.failure.is_none()
             && self.state.closing.cause == Cause::Ended
             && let Err(error) = self.child.tee.finish(self.target_deadline(deadline))
@@ -527,17 +583,34 @@ impl<'a> Talk<'a> {
                 Some(if deadline.has_passed() { error.kind_of(ErrorKind::Timeout) } else { error });
         }
         self.machine.end_input();
-        self.child.stdin = None;
+        if let Some(end) = self.child.stdin.take() {
+            watch.closing(0, end.as_fd());
+        }
         let Some(stopping) = self.state.stopper.take() else {
             self.child.handle.wait_ended_alone(Deadline::NEVER)?;
             return Ok(());
         };
         // The plan has done what it could; drop does not do it again.
         self.child.settings.kill_on_drop = KillOnDrop::No;
-        let ended = self.child.handle.wait_ended(Deadline::after(LOOK))?;
+        let patience = if self.state.never_blocks { Duration::ZERO } else { LOOK };
+        let ended = self.child.handle.wait_ended(Deadline::after(patience))?;
         let report = stopping.stopper.report(&self.child.handle, ended.map(|ended| ended.status));
         self.state.closing.survivors = report.survivors().to_vec();
         Ok(())
+    }
+}
+
+/// For drivers that do not wait inside.
+impl Talk<'_> {
+    /// Whether [`finish`](Self::finish) would wait for nobody: the process can be reaped, and targets have taken everything.
+    pub(crate) fn can_finish(&mut self, deadline: Deadline) -> Result<bool, Error> {
+        let is_announced = self.state.exited && self.child.handle.try_wait()?.is_none();
+        // A process that a debugger holds is announced and cannot be reaped. A stop does not wait for that without a bound.
+        if is_announced && !(self.state.stopper.is_some() && self.child.drain.has_passed()) {
+            return Ok(false);
+        }
+        let waits = self.state.closing.cause == Cause::Ended && !deadline.has_passed();
+        Ok(!(waits && self.catch_up()))
     }
 }
 
@@ -590,8 +663,8 @@ fn prepare_memory(buffer: &mut Vec<u8>, prepared: &mut usize) {
     *prepared = start + AHEAD;
 }
 
-/// Who keeps the pipe open.
-fn holders(handle: &ProcessHandle, end: &PipeReader) -> Vec<ProcessEntry> {
+/// Who kept the pipe open at this moment or later.
+fn holders(handle: &ProcessHandle, end: &PipeReader, since: Instant, sight: &mut Sight) -> Vec<ProcessEntry> {
     let Some(channel) = end.channel() else { return Vec::new() };
-    procfs::writers(&[channel]).into_iter().map(|pid| handle.entry(pid)).collect()
+    sight.writers(channel, since).into_iter().map(|pid| handle.entry(pid)).collect()
 }

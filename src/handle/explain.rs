@@ -167,8 +167,8 @@ impl Glance {
             mark: birth.mark.as_deref(),
             pipes: &[],
         };
-        let relatives: Vec<&Stat> =
-            tree::members(&survey.table, &roots, &held).into_iter().filter(|stat| Some(stat.pid) != self.pid).collect();
+        let members = tree::members(&survey.table, &roots, &held);
+        let relatives: Vec<&Stat> = members.iter().filter(|stat| Some(stat.pid) != self.pid).collect();
         let mut life = self.life;
         if life == Life::Running && process.is_some_and(|stat| stat.state == 'T') {
             // It was stopped meanwhile, or somebody else has taken the news.

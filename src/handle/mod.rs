@@ -7,12 +7,14 @@
 mod explain;
 mod notice;
 mod orphans;
+mod sight;
 mod stopper;
 mod tree;
 
 pub(crate) use explain::{OurEnd, Subject, TAIL_ASKED, explain, explain_all};
 pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
+pub(crate) use sight::Sight;
 pub use stopper::StopReport;
 pub(crate) use stopper::{Progress, Stopper, Target, signal_all, stop_all};
 

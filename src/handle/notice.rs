@@ -1,5 +1,5 @@
 //! The descriptor that becomes readable when a process has ended, so that everything above sees one kind of thing: a pidfd
-//! where the kernel has them, else a pipe that a thread closes at the end. Made when it is first needed.
+//! where the kernel has them, else a pipe that a thread writes to at the end. Made when it is first needed.
 
 use crate::deadline::Deadline;
 use crate::status::ExitStatus;
@@ -109,13 +109,14 @@ impl Notice {
     }
 }
 
-/// A thread that waits for the process, without reaping it, and then closes the pipe.
+/// A thread that waits for the process, without reaping it, and then writes to the pipe and closes it.
 fn watch(pid: i32, writer: OwnedFd) -> io::Result<()> {
     let thread = std::thread::Builder::new().name(format!("procession-{pid}")).stack_size(64 * 1024);
     let started = thread.spawn(move || {
         // An error means that somebody else reaped it: that is an end as well.
         let _ = wait::has_ended(Who::Pid(pid), Patience::Wait);
-        drop(writer);
+        // A forked copy of the program may hold this end as well: closing it alone would tell nobody.
+        let _ = pipe::write(writer.as_fd(), &[0]);
     });
     started.map(drop)
 }

@@ -2,6 +2,7 @@
 //! process is being stopped. Decides when a plan goes to its next step and when it is over.
 
 use super::ProcessHandle;
+use super::sight::Sight;
 use super::tree::{self, Member, Roots};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -13,7 +14,7 @@ use crate::sys::poll;
 use crate::sys::procfs::{self, Channel};
 use std::fmt;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What came of a stop.
 #[derive(Clone, Debug)]
@@ -82,12 +83,35 @@ pub(crate) struct Stopper {
     members: Vec<Member>,
     /// The process had ended when it was looked at last.
     exited: bool,
-    over: bool,
+    phase: Phase,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// To see who belongs to the process at this moment or later, and then this.
+    Look(Instant, Then),
+    /// The time of the last step runs, and newcomers were looked for then.
+    Grace(Instant),
+    Over,
+}
+
+/// What a look is taken for.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    Begin,
+    /// Takes the next step.
+    Step,
+    /// Kills, if nobody was born since all were stopped. With this there were so many looks for that.
+    Kill(usize),
+    /// Whoever was born while the others were signalled gets the same.
+    Follow,
 }
 
 impl Stopper {
     pub(crate) fn new(plan: &Stop) -> Stopper {
-        Stopper { plan: plan.clone(), next: 0, until: Deadline::now(), members: Vec::new(), exited: false, over: false }
+        let phase = Phase::Look(Instant::now(), Then::Begin);
+        Stopper { plan: plan.clone(), next: 0, until: Deadline::NEVER, members: Vec::new(), exited: false, phase }
     }
 
     /// Goes as far as it can without waiting. The process must not be reaped before the plan is over: its number keeps its
@@ -96,119 +120,85 @@ impl Stopper {
         &mut self,
         handle: &ProcessHandle,
         pipes: &[Channel],
+        sight: &mut Sight,
         close_stdin: &mut dyn FnMut(),
     ) -> Result<Progress, Error> {
-        while !self.over {
-            let beginning = self.next == 0;
-            if beginning {
-                self.look(handle, pipes);
-            }
-            self.members.retain(Member::is_alive);
-            let insisting = matches!(self.last_action(), Some(Action::Signal(Signal::KILL)));
-            let all_gone = self.members.is_empty() && handle.has_exited();
-            // Who was born while the others were signalled gets the same.
-            if (insisting || (all_gone && self.next > 0))
-                && self.look(handle, pipes)
-                && let Some(Action::Signal(signal)) = self.last_action()
-            {
-                self.signal_members(signal);
-            }
-            self.exited = handle.has_exited();
-            if self.members.is_empty() && self.exited {
-                self.over = true;
-            } else if !self.until.has_passed() {
-                let again = if insisting || self.any_without_descriptor(handle) {
-                    self.until.earlier(Deadline::after(LOOK))
-                } else {
-                    self.until
-                };
-                return Ok(Progress::Wait(again));
-            } else if let Some(step) = self.plan.steps.get(self.next).copied() {
-                self.next += 1;
-                self.until = Deadline::after(step.grace);
-                if !beginning {
-                    self.look(handle, pipes);
+        loop {
+            self.phase = match self.phase {
+                Phase::Over => return Ok(Progress::Over),
+                Phase::Look(since, then) => match self.look(handle, pipes, sight, since) {
+                    Some(newcomers) => self.after_look(then, newcomers, handle, close_stdin)?,
+                    None => return Ok(Progress::Wait(Deadline::now())),
+                },
+                Phase::Grace(looked) => match self.after_grace(looked, handle) {
+                    Phase::Grace(_) => return Ok(Progress::Wait(self.look_again(handle))),
+                    phase => phase,
+                },
+            };
+        }
+    }
+
+    fn after_look(
+        &mut self,
+        then: Then,
+        newcomers: bool,
+        handle: &ProcessHandle,
+        close_stdin: &mut dyn FnMut(),
+    ) -> Result<Phase, Error> {
+        match then {
+            Then::Begin if self.all_gone(handle) => Ok(Phase::Over),
+            Then::Begin | Then::Step => self.step(handle, close_stdin),
+            Then::Kill(looks) if newcomers && looks < FREEZES_MAX => Ok(self.freeze(handle, looks + 1)),
+            Then::Kill(_) => self.signal(handle, Signal::KILL),
+            Then::Follow => {
+                if newcomers && let Some(Action::Signal(signal)) = self.last_action() {
+                    self.signal_members(signal);
                 }
-                match step.action {
-                    Action::CloseStdin => {
-                        handle.span().stop_step("close stdin", handle.id());
-                        close_stdin();
-                    }
-                    Action::Signal(Signal::KILL) => {
-                        self.freeze(handle, pipes);
-                        self.signal(handle, Signal::KILL)?;
-                    }
-                    Action::Signal(signal) => self.signal(handle, signal)?,
-                }
-            } else {
-                self.over = true;
+                Ok(if self.all_gone(handle) { Phase::Over } else { Phase::Grace(Instant::now()) })
             }
         }
-        Ok(Progress::Over)
     }
 
-    /// The descriptors of members, which become readable when they end.
-    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.members.iter().filter_map(Member::fd)
+    fn after_grace(&mut self, looked: Instant, handle: &ProcessHandle) -> Phase {
+        if self.all_gone(handle) {
+            Phase::Look(Instant::now(), Then::Follow)
+        } else if self.is_insisting() && looked.elapsed() >= LOOK {
+            Phase::Look(looked, Then::Follow)
+        } else if !self.until.has_passed() {
+            Phase::Grace(looked)
+        } else if self.next < self.plan.steps.len() {
+            Phase::Look(self.until.moment().unwrap_or(looked), Then::Step)
+        } else {
+            Phase::Over
+        }
     }
 
-    /// What came of it, once the plan is over. The process has been reaped if it could be.
-    pub(crate) fn report(&self, handle: &ProcessHandle, status: Option<ExitStatus>) -> StopReport {
-        let own = status.is_none().then(|| handle.entry(handle.inner.birth.pid));
-        let others = self.members.iter().filter(|member| member.is_alive()).map(|m| handle.entry(m.stat.pid));
-        let survivors = own.into_iter().chain(others).collect();
-        StopReport { status, steps_taken: self.next, survivors }
-    }
-
-    /// Whether somebody is still alive, once the plan is over.
-    pub(crate) fn leaves_survivors(&self) -> bool {
-        !self.exited || self.members.iter().any(Member::is_alive)
-    }
-
-    fn last_action(&self) -> Option<Action> {
-        self.next.checked_sub(1).and_then(|last| self.plan.steps.get(last)).map(|step| step.action)
-    }
-
-    fn any_without_descriptor(&self, handle: &ProcessHandle) -> bool {
-        handle.notice().is_none() || self.members.iter().any(|member| member.fd().is_none())
-    }
-
-    fn look(&mut self, handle: &ProcessHandle, pipes: &[Channel]) -> bool {
-        let birth = &handle.inner.birth;
-        // A number that may have been given away says nothing about who belongs to whom.
-        let (pid, group) = (handle.owns_number().then_some(birth.pid), birth.leads_group);
-        let roots = match self.plan.scope {
-            Scope::Process => return false,
-            Scope::Group => Roots { pid, group, ..Roots::default() },
-            Scope::Tree => Roots {
-                pid,
-                group,
-                session: birth.leads_session,
-                descendants: true,
-                mark: birth.mark.as_deref(),
-                pipes,
-            },
-        };
-        tree::refresh(&roots, &mut self.members)
+    /// Takes the next step of the plan.
+    fn step(&mut self, handle: &ProcessHandle, close_stdin: &mut dyn FnMut()) -> Result<Phase, Error> {
+        let Some(step) = self.plan.steps.get(self.next).copied() else { return Ok(Phase::Over) };
+        self.next += 1;
+        self.until = Deadline::after(step.grace);
+        match step.action {
+            Action::CloseStdin => {
+                handle.span().stop_step("close stdin", handle.id());
+                close_stdin();
+                Ok(Phase::Grace(Instant::now()))
+            }
+            Action::Signal(Signal::KILL) if self.plan.scope == Scope::Tree => Ok(self.freeze(handle, 1)),
+            Action::Signal(signal) => self.signal(handle, signal),
+        }
     }
 
     /// Stops everybody before anybody is killed: the child of a parent that was killed first would be nobody's child, and not
     /// be found any more. A stopped process makes no further children.
-    fn freeze(&mut self, handle: &ProcessHandle, pipes: &[Channel]) {
-        if self.plan.scope != Scope::Tree {
-            return;
-        }
-        for _ in 0..FREEZES_MAX {
-            // Whoever may not be stopped may not be killed either, and that is told then.
-            let _ = handle.send_signal(Signal::STOP);
-            self.signal_members(Signal::STOP);
-            if !self.look(handle, pipes) {
-                return;
-            }
-        }
+    fn freeze(&self, handle: &ProcessHandle, looks: usize) -> Phase {
+        // Whoever may not be stopped may not be killed either, and that is told then.
+        let _ = handle.send_signal(Signal::STOP);
+        self.signal_members(Signal::STOP);
+        Phase::Look(Instant::now(), Then::Kill(looks))
     }
 
-    fn signal(&self, handle: &ProcessHandle, signal: Signal) -> Result<(), Error> {
+    fn signal(&self, handle: &ProcessHandle, signal: Signal) -> Result<Phase, Error> {
         let by_group = self.plan.scope != Scope::Process && handle.inner.birth.leads_group;
         if by_group {
             // At once for the whole group, so that no member is missed that is born meanwhile.
@@ -230,7 +220,7 @@ impl Stopper {
                 handle.send_signal(Signal::CONT)?;
             }
         }
-        Ok(())
+        Ok(Phase::Grace(Instant::now()))
     }
 
     fn signal_members(&self, signal: Signal) {
@@ -240,6 +230,65 @@ impl Stopper {
                 member.signal(Signal::CONT.number());
             }
         }
+    }
+
+    /// Whether nobody is left who is known.
+    fn all_gone(&mut self, handle: &ProcessHandle) -> bool {
+        self.members.retain(Member::is_alive);
+        self.exited = handle.has_exited();
+        self.members.is_empty() && self.exited
+    }
+
+    fn is_insisting(&self) -> bool {
+        matches!(self.last_action(), Some(Action::Signal(Signal::KILL)))
+    }
+
+    fn last_action(&self) -> Option<Action> {
+        self.next.checked_sub(1).and_then(|last| self.plan.steps.get(last)).map(|step| step.action)
+    }
+
+    /// Until when to wait for the end of somebody.
+    fn look_again(&self, handle: &ProcessHandle) -> Deadline {
+        let blind = handle.notice().is_none() || self.members.iter().any(|member| member.fd().is_none());
+        if blind || self.is_insisting() { self.until.earlier(Deadline::after(LOOK)) } else { self.until }
+    }
+
+    /// Looks for those who belong to the process. Whether there are new ones; `None` if that cannot be seen in this round.
+    fn look(&mut self, handle: &ProcessHandle, pipes: &[Channel], sight: &mut Sight, since: Instant) -> Option<bool> {
+        let birth = &handle.inner.birth;
+        // A number that may have been given away says nothing about who belongs to whom.
+        let (pid, group) = (handle.owns_number().then_some(birth.pid), birth.leads_group);
+        let roots = match self.plan.scope {
+            Scope::Process => return Some(false),
+            Scope::Group => Roots { pid, group, ..Roots::default() },
+            Scope::Tree => Roots {
+                pid,
+                group,
+                session: birth.leads_session,
+                descendants: true,
+                mark: birth.mark.as_deref(),
+                pipes,
+            },
+        };
+        Some(tree::refresh(sight.since(since)?, &roots, &mut self.members))
+    }
+
+    /// The descriptors of members, which become readable when they end.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.members.iter().filter_map(Member::fd)
+    }
+
+    /// What came of it, once the plan is over. The process has been reaped if it could be.
+    pub(crate) fn report(&self, handle: &ProcessHandle, status: Option<ExitStatus>) -> StopReport {
+        let own = status.is_none().then(|| handle.entry(handle.inner.birth.pid));
+        let others = self.members.iter().filter(|member| member.is_alive()).map(|m| handle.entry(m.stat.pid));
+        let survivors = own.into_iter().chain(others).collect();
+        StopReport { status, steps_taken: self.next, survivors }
+    }
+
+    /// Whether somebody is still alive, once the plan is over.
+    pub(crate) fn leaves_survivors(&self) -> bool {
+        !self.exited || self.members.iter().any(Member::is_alive)
     }
 }
 
@@ -252,11 +301,17 @@ pub(crate) fn signal_all(
     handle: &ProcessHandle,
     plan: &Stop,
     pipes: &[Channel],
-    signal: Signal,
-    except_group: Option<i32>,
+    sight: &mut Sight,
+    (signal, except_group): (Signal, Option<i32>),
 ) -> Result<(), Error> {
     let mut stopper = Stopper::new(plan);
-    stopper.look(handle, pipes);
+    // Many that are signalled at once share a look; who is born meanwhile is as one that was born after the signal.
+    let now = Instant::now();
+    let since = now.checked_sub(LOOK).unwrap_or(now);
+    if stopper.look(handle, pipes, sight, since).is_none() {
+        sight.renew();
+        stopper.look(handle, pipes, sight, since);
+    }
     let is_meant = |group: i32| except_group != Some(group);
     if procfs::stat(handle.inner.birth.pid).is_none_or(|stat| is_meant(stat.group)) {
         handle.send_signal(signal)?;
@@ -277,24 +332,34 @@ pub(crate) struct Target<'a> {
     pub(crate) close_stdin: Option<&'a mut dyn FnMut()>,
 }
 
-/// The whole plan of each, at the same time.
+/// The whole plan of each, at the same time. The first failure is returned when all that can be done is done.
 pub(crate) fn stop_all(targets: &mut [Target<'_>]) -> Result<Vec<StopReport>, Error> {
     let mut stoppers: Vec<Stopper> = targets.iter().map(|target| Stopper::new(target.plan)).collect();
+    let (mut sight, mut failure) = (Sight::default(), None);
     loop {
         let mut until = None;
+        sight.renew();
         for (target, stopper) in targets.iter_mut().zip(&mut stoppers) {
             let mut close_stdin = || {
                 if let Some(close) = &mut target.close_stdin {
                     close();
                 }
             };
-            if let Progress::Wait(moment) = stopper.advance(target.handle, &target.pipes, &mut close_stdin)? {
-                until = Some(moment.earlier(until.unwrap_or(Deadline::NEVER)));
+            match stopper.advance(target.handle, &target.pipes, &mut sight, &mut close_stdin) {
+                Ok(Progress::Wait(moment)) => until = Some(moment.earlier(until.unwrap_or(Deadline::NEVER))),
+                Ok(Progress::Over) => {}
+                // The others are stopped all the same.
+                Err(error) => {
+                    stopper.phase = Phase::Over;
+                    failure.get_or_insert(error);
+                }
             }
         }
         let Some(until) = until else { break };
         let mut entries = Vec::with_capacity(targets.len() * 2);
-        for (target, stopper) in targets.iter().zip(&stoppers).filter(|(_, stopper)| !stopper.over) {
+        for (target, stopper) in
+            targets.iter().zip(&stoppers).filter(|(_, stopper)| !matches!(stopper.phase, Phase::Over))
+        {
             // An end that comes after the look must wake us, so it is the look that counts.
             let own = if stopper.exited { None } else { target.handle.notice() };
             entries.extend(own.into_iter().chain(stopper.descriptors()).map(poll::readable));
@@ -306,5 +371,6 @@ pub(crate) fn stop_all(targets: &mut [Target<'_>]) -> Result<Vec<StopReport>, Er
         let ended = if handle.has_exited() { handle.wait_ended(Deadline::after(LOOK))? } else { None };
         Ok(stopper.report(handle, ended.map(|ended| ended.status)))
     });
-    reports.collect()
+    let reports = reports.collect::<Result<Vec<_>, Error>>();
+    failure.map_or(reports, Err)
 }

@@ -1,6 +1,7 @@
 //! Who belongs to a process: its group, its session, its descendants, those that carry its mark, those that hold its pipes.
 //! Each member is held by a name that survives the reuse of its number.
 
+use super::sight::{Seen, Table};
 use crate::sys::procfs::{self, Channel, Stat};
 use crate::sys::{pidfd, poll};
 use std::collections::HashSet;
@@ -62,69 +63,59 @@ fn is_over(stat: &Stat) -> bool {
 }
 
 /// Adds to `known` the living processes that belong to the roots, without the root itself. True if there were new ones.
-pub(super) fn refresh(roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
-    let table = procfs::table();
-    let held: HashSet<i32> = procfs::writers(roots.pipes).into_iter().collect();
-    let found = find(&table, roots, &held, known, |stat| is_marked(stat, roots));
+pub(super) fn refresh(seen: &Seen, roots: &Roots<'_>, known: &mut Vec<Member>) -> bool {
+    let marked = roots.mark.map_or(&[][..], |mark| seen.marked(mark));
+    let found = find(&seen.table, roots, &seen.writers(roots.pipes), marked, known);
     let before = known.len();
     known.extend(found.into_iter().filter_map(|stat| Member::hold(stat.clone())));
     known.len() > before
 }
 
 /// The living processes of a table that belong to the roots, when those that can write to its pipes are known.
-pub(super) fn members<'t>(table: &'t [Stat], roots: &Roots<'_>, held: &HashSet<i32>) -> Vec<&'t Stat> {
-    find(table, roots, held, &[], |stat| is_marked(stat, roots))
+pub(super) fn members(stats: &[Stat], roots: &Roots<'_>, held: &HashSet<i32>) -> Vec<Stat> {
+    let table = Table::new(stats.to_vec());
+    let is_marked = |stat: &&Stat| {
+        roots.mark.is_some_and(|mark| procfs::environment_entries(stat.pid, mark).iter().any(|found| found == mark))
+    };
+    let marked: Vec<i32> = stats.iter().filter(is_marked).map(|stat| stat.pid).collect();
+    find(&table, roots, held, &marked, &[]).into_iter().cloned().collect()
 }
 
-fn is_marked(stat: &Stat, roots: &Roots<'_>) -> bool {
-    roots.mark.is_some_and(|mark| procfs::has_environment(stat.pid, mark))
-}
-
-/// The pure part: who in the table belongs to the roots and is not known yet.
+/// The pure part: who in the table belongs to the roots and is not known yet, in the order of the table.
 fn find<'t>(
-    table: &'t [Stat],
+    table: &'t Table,
     roots: &Roots<'_>,
     held: &HashSet<i32>,
+    marked: &[i32],
     known: &[Member],
-    marked: impl Fn(&Stat) -> bool,
 ) -> Vec<&'t Stat> {
     let own = std::process::id() as i32;
     let mut inside: HashSet<i32> = known.iter().map(|member| member.stat.pid).chain(roots.pid).collect();
-    let forbidden = ancestors(table);
-    let mut found = Vec::new();
+    let mut parents: Vec<i32> = inside.iter().copied().collect();
+    let mut found: Vec<usize> = Vec::new();
+    // A copy of this program, forked while the pipe was being made, holds it and is nobody's descendant.
+    let is_copy = |place: &usize| table.stats.get(*place).is_none_or(|stat| stat.parent == own);
+    let holders = held.iter().filter_map(|pid| table.place(*pid)).filter(|place| !is_copy(place));
+    let mut wanted: Vec<usize> = holders.chain(marked.iter().filter_map(|pid| table.place(*pid))).collect();
+    if roots.group || roots.session {
+        let belongs = |stat: &Stat| {
+            (roots.group && Some(stat.group) == roots.pid) || (roots.session && Some(stat.session) == roots.pid)
+        };
+        wanted.extend(table.stats.iter().enumerate().filter(|(_, stat)| belongs(stat)).map(|(place, _)| place));
+    }
     loop {
-        let before = found.len();
-        for stat in table {
-            let belongs = || {
-                (roots.group && Some(stat.group) == roots.pid)
-                    || (roots.session && Some(stat.session) == roots.pid)
-                    || (roots.descendants && inside.contains(&stat.parent))
-                    // A copy of this program, forked while the pipe was being made, holds it and is nobody's descendant.
-                    || (held.contains(&stat.pid) && stat.parent != own)
-                    || marked(stat)
-            };
-            if !is_over(stat) && !inside.contains(&stat.pid) && !forbidden.contains(&stat.pid) && belongs() {
-                inside.insert(stat.pid);
-                found.push(stat);
+        for place in wanted.drain(..) {
+            let Some(stat) = table.stats.get(place) else { continue };
+            if !is_over(stat) && !table.forbidden.contains(&stat.pid) && inside.insert(stat.pid) {
+                found.push(place);
+                parents.push(stat.pid);
             }
         }
-        if found.len() == before {
-            return found;
-        }
+        let Some(parent) = parents.pop().filter(|_| roots.descendants) else { break };
+        wanted.extend(table.children(parent));
     }
-}
-
-/// This process and those above it: a stop never reaches them, whatever they hold.
-fn ancestors(table: &[Stat]) -> HashSet<i32> {
-    let mut above = HashSet::from([0, 1]);
-    let mut pid = std::process::id() as i32;
-    while above.insert(pid) {
-        match table.iter().find(|stat| stat.pid == pid) {
-            Some(stat) => pid = stat.parent,
-            None => break,
-        }
-    }
-    above
+    found.sort_unstable();
+    found.into_iter().filter_map(|place| table.stats.get(place)).collect()
 }
 
 #[cfg(test)]
@@ -136,10 +127,8 @@ mod tests {
     }
 
     fn pids(table: &[Stat], roots: &Roots<'_>) -> Vec<i32> {
-        let mut pids: Vec<i32> =
-            find(table, roots, &HashSet::new(), &[], |stat| stat.pid == 900).iter().map(|s| s.pid).collect();
-        pids.sort_unstable();
-        pids
+        let table = Table::new(table.to_vec());
+        find(&table, roots, &HashSet::new(), &[900], &[]).iter().map(|stat| stat.pid).collect()
     }
 
     #[test]

@@ -20,18 +20,50 @@ use crate::output::{Accepted, Cause, Output, Stream};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::sys::interrupt::Heard;
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What others are to be told, in order.
 pub(super) enum Effect {
-    Submitted { id: TaskId, task: Arc<Task>, at: Instant },
-    Started { id: TaskId, task: Arc<Task>, attempt: u32, slot: usize, place: Arc<str>, at: Instant },
-    Output { id: TaskId, task: Arc<Task>, index: usize, stream: Stream, bytes: Vec<u8> },
-    Ready { id: TaskId, at: Instant },
-    Retrying { id: TaskId, outcome: Outcome, pause: Duration, at: Instant },
+    Submitted {
+        id: TaskId,
+        task: Arc<Task>,
+        at: Instant,
+    },
+    /// Told before the engine is asked.
+    Starting {
+        id: TaskId,
+        task: Arc<Task>,
+    },
+    Started {
+        id: TaskId,
+        task: Arc<Task>,
+        attempt: u32,
+        slot: usize,
+        place: Arc<str>,
+        at: Instant,
+    },
+    Output {
+        id: TaskId,
+        task: Arc<Task>,
+        index: usize,
+        stream: Stream,
+        bytes: Vec<u8>,
+    },
+    Ready {
+        id: TaskId,
+        at: Instant,
+    },
+    Retrying {
+        id: TaskId,
+        outcome: Outcome,
+        pause: Duration,
+        at: Instant,
+    },
     Resolved(Box<Done>, Delivery),
 }
 
@@ -68,6 +100,7 @@ impl Orders {
 }
 
 /// What has happened, in a form that can be kept until the core looks at it.
+#[allow(clippy::large_enum_variant)] // most are ends
 pub(super) enum Report {
     Started(Arc<str>),
     Output(Stream, Vec<u8>),
@@ -86,6 +119,12 @@ const PROBE_EVERY: Duration = Duration::from_millis(20);
 /// With nothing running, a task for which the system has no room is tried so often, with doubling pauses from the first one: 5 s in all.
 const ROOM_TRIES: u32 = 9;
 const ROOM_PAUSE: Duration = Duration::from_millis(10);
+/// With something running one waits for its end, and looks so often whether others have made room.
+const ROOM_LOOK: Duration = Duration::from_millis(100);
+/// No engine that lives can do what a task asks for.
+const STRANDED: &str = "the engine that could run it has failed";
+/// A moment that no clock can name is as good as this one.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 86400);
 
 pub(super) struct Core {
     pub(super) width: usize,
@@ -101,12 +140,21 @@ pub(super) struct Core {
     jobs: HashMap<JobId, TaskId>,
     names: HashMap<Arc<str>, TaskId>,
     named: HashMap<TaskId, Arc<str>>,
-    /// The tasks that this pool has got have numbers from here on.
-    first: Option<TaskId>,
+    /// The numbers of the tasks that this pool has got: first and last of each row, in order.
+    own: Vec<(TaskId, TaskId)>,
     free_slots: BTreeSet<usize>,
     slots: usize,
     running: usize,
     pub(super) lanes: Vec<Lane>,
+    /// How many lanes may live at a time, whether one that died is replaced, and how many are about to be added.
+    pub(super) lanes_max: usize,
+    pub(super) renews_lanes: bool,
+    starting: usize,
+    /// Counts what may let a task start that could not before: whoever has looked since need not look again.
+    changes: u64,
+    /// A lane has left something to others.
+    has_yielded: bool,
+    admission_again: Option<Instant>,
     /// Moments: when a pause is over, when a job has had its time, when a sign is looked for.
     moments: BTreeSet<(Instant, TaskId)>,
     succeeded: usize,
@@ -122,12 +170,14 @@ pub(super) struct Core {
     /// Tasks that have succeeded before are not run again; which were not.
     pub(super) skips: bool,
     skipped: HashSet<TaskId>,
-    /// Services that were ready, have ended, and are to be started again: the line knows nothing of them any more.
-    restarts: VecDeque<TaskId>,
     /// Somebody looks on.
     pub(super) is_observed: bool,
     pub(super) wants_output: bool,
     pub(super) outbox: VecDeque<Effect>,
+    /// Somebody is telling what was in the outbox, and will tell what comes in.
+    pub(super) is_telling: bool,
+    /// What conditions of the caller's have panicked with.
+    pub(super) panics: Vec<Box<dyn Any + Send>>,
 }
 
 /// A task, its place among those submitted with it, and where its record goes.
@@ -140,13 +190,15 @@ pub(super) struct Lane {
     cancels: Vec<JobId>,
     signals: Vec<(JobId, Signal, bool)>,
     pub(super) is_waiting: bool,
+    /// How many changes there were when it looked for a task last.
+    looked: u64,
     pub(super) is_alive: bool,
 }
 
 /// The system has refused to make a process for lack of room.
 struct Starved {
     tries: u32,
-    again: Option<Instant>,
+    again: Instant,
 }
 
 struct Entry {
@@ -158,8 +210,8 @@ struct Entry {
     submitted: Instant,
     attempts: u32,
     cancelled: bool,
-    /// Those that wait for it have been told.
-    has_been_ready: bool,
+    /// It is a service that was ready: those that waited for it have gone on, and the line has forgotten it.
+    is_forgotten: bool,
     phase: Phase,
 }
 
@@ -185,6 +237,8 @@ struct Run {
     /// It is being cancelled, for this reason.
     ending: Option<Outcome>,
     service: Service,
+    /// When its sign is looked for.
+    look: Option<Instant>,
     /// The end of what it wrote last, in which a sign may stand.
     heard: [Vec<u8>; 2],
 }
@@ -213,11 +267,17 @@ impl Core {
             jobs: HashMap::new(),
             names: HashMap::new(),
             named: HashMap::new(),
-            first: None,
+            own: Vec::new(),
             free_slots: BTreeSet::new(),
             slots: 0,
             running: 0,
             lanes: Vec::new(),
+            lanes_max: 1,
+            renews_lanes: true,
+            starting: 0,
+            changes: 0,
+            has_yielded: false,
+            admission_again: None,
             moments: BTreeSet::new(),
             succeeded: 0,
             failed: 0,
@@ -230,10 +290,11 @@ impl Core {
             starved: None,
             skips: false,
             skipped: HashSet::new(),
-            restarts: VecDeque::new(),
             is_observed: false,
             wants_output: false,
             outbox: VecDeque::new(),
+            is_telling: false,
+            panics: Vec::new(),
         }
     }
 
@@ -270,7 +331,8 @@ impl Core {
         now: Instant,
     ) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
         static TASKS: AtomicU64 = AtomicU64::new(0);
-        let ids: Vec<TaskId> = tasks.iter().map(|_| TaskId(TASKS.fetch_add(1, Ordering::Relaxed) + 1)).collect();
+        let first = TASKS.fetch_add(tasks.len() as u64, Ordering::Relaxed) + 1;
+        let ids: Vec<TaskId> = (first..).map(TaskId).take(tasks.len()).collect();
         let wishes = match self.wishes(&tasks, &ids, capabilities) {
             Ok(wishes) => wishes,
             Err(error) => return Err((error, tasks)),
@@ -292,7 +354,8 @@ impl Core {
                 return Err((error, tasks));
             }
         };
-        self.first = self.first.or(ids.first().copied());
+        self.changes += 1;
+        self.own(&ids);
         for (((task, index, delivery), &id), after) in tasks.into_iter().zip(&ids).zip(afters) {
             if let Some(name) = &task.name {
                 self.names.insert(Arc::clone(name), id);
@@ -310,7 +373,7 @@ impl Core {
                 submitted: now,
                 attempts: 0,
                 cancelled: false,
-                has_been_ready: false,
+                is_forgotten: false,
                 phase: Phase::Waiting,
             };
             self.entries.insert(id, entry);
@@ -320,6 +383,20 @@ impl Core {
             self.drain(&reason, now);
         }
         Ok(ids)
+    }
+
+    /// These numbers are in order, and greater than all before.
+    fn own(&mut self, ids: &[TaskId]) {
+        let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return };
+        match self.own.last_mut() {
+            Some((_, end)) if end.0 + 1 == first.0 => *end = last,
+            _ => self.own.push((first, last)),
+        }
+    }
+
+    fn is_own(&self, id: TaskId) -> bool {
+        let place = self.own.partition_point(|(_, last)| *last < id);
+        self.own.get(place).is_some_and(|(first, _)| *first <= id)
     }
 
     fn wishes(&self, tasks: &[Submission], ids: &[TaskId], capabilities: &[Capabilities]) -> Result<Vec<Wish>, Error> {
@@ -342,11 +419,14 @@ impl Core {
             if let Some(lack) = lacking.and_then(|lacks| lacks.into_iter().next()) {
                 return Err(named(Error::new(ErrorKind::Unsupported).detail(lack)));
             }
+            if self.is_stranded(task) {
+                return Err(named(Error::new(ErrorKind::Engine).detail(STRANDED)));
+            }
             let mut after = Vec::with_capacity(task.after.len());
             for earlier in &task.after {
                 let id = match &earlier.what {
                     Earlier::Name(name) => names.get(&**name).or_else(|| self.names.get(name)).copied(),
-                    Earlier::Id(id) => Some(*id).filter(|id| self.first.is_some_and(|first| *id >= first)),
+                    Earlier::Id(id) => Some(*id).filter(|id| self.is_own(*id)),
                 };
                 let what = || match &earlier.what {
                     Earlier::Name(name) => format!("there is no task named {name:?} to wait for"),
@@ -368,7 +448,6 @@ impl Core {
             Phase::Running(_) => self.end_run(id, Outcome::Cancelled { confirmed: false }, now),
             _ => {
                 self.line.remove(id);
-                self.restarts.retain(|other| *other != id);
                 let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
                 self.resolve_unstarted(id, Outcome::Cancelled { confirmed: true }, error, now);
             }
@@ -384,99 +463,205 @@ impl Core {
         }
     }
 
-    /// Services are to end as soon as nothing else is left.
-    pub(super) fn end_services(&mut self) {
-        self.services_end = true;
+    /// What follows from a change: services end when nothing else is left.
+    pub(super) fn settle(&mut self, now: Instant) {
+        self.end_next_service(now);
+    }
+
+    /// Of these services the one that was started last is to end.
+    pub(super) fn end_service_of(&mut self, ids: &HashSet<TaskId>, now: Instant) {
+        let last = self.services.iter().rev().find(|id| ids.contains(id)).copied();
+        if let Some(id) = last.or_else(|| ids.iter().copied().find(|id| self.entries.contains_key(id))) {
+            self.cancel(id, now);
+        }
     }
 
     // ---- what lanes ask ----
 
+    /// How many lanes are to be started now; each is added, or has failed, soon.
+    pub(super) fn lanes_wanted(&mut self) -> usize {
+        let (wanted, there) = if self.renews_lanes {
+            // No more than there is something to do for.
+            (self.lanes_max.min(self.width).min(self.entries.len()), self.alive())
+        } else {
+            (if self.entries.is_empty() { 0 } else { self.lanes_max }, self.lanes.len())
+        };
+        let missing = wanted.saturating_sub(there + self.starting);
+        self.starting += missing;
+        missing
+    }
+
+    pub(super) fn alive(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.is_alive).count()
+    }
+
+    /// Whether there is a lane, or soon will be.
+    pub(super) fn has_lanes(&self) -> bool {
+        self.starting > 0 || self.alive() > 0
+    }
+
     pub(super) fn add_lane(&mut self, capabilities: Capabilities) -> usize {
-        let (cancels, signals) = (Vec::new(), Vec::new());
-        let lane = Lane { capabilities, running: 0, cancels, signals, is_waiting: false, is_alive: true };
-        self.lanes.push(lane);
+        self.starting = self.starting.saturating_sub(1);
+        self.changes += 1;
+        let (running, cancels, signals) = (0, Vec::new(), Vec::new());
+        let (is_waiting, looked, is_alive) = (false, 0, true);
+        self.lanes.push(Lane { capabilities, running, cancels, signals, is_waiting, looked, is_alive });
         self.lanes.len() - 1
     }
 
-    /// What a lane is to do now. `lanes_max`: among so many the pool's width is shared.
-    pub(super) fn orders(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Orders {
+    /// A lane that was wanted has not come to be.
+    pub(super) fn lane_not_started(&mut self, error: &str, now: Instant) {
+        self.starting = self.starting.saturating_sub(1);
+        if self.renews_lanes && self.has_lanes() {
+            // With fewer lanes it takes longer.
+            self.lanes_max = self.alive() + self.starting;
+        }
+        self.changes += 1;
+        self.fail_stranded(error, now);
+    }
+
+    /// What a lane is to do now.
+    pub(super) fn orders(&mut self, lane: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
-        self.allowance.renew(Some(now));
+        self.changes += u64::from(self.allowance.renew(Some(now)));
         if self.interruption.is_due(now) {
             self.end_runs(now);
         }
         self.end_next_service(now);
-        while let Some(job) = self.next_job(lane, lanes_max, now) {
+        self.look_at_room(now);
+        while let Some(job) = self.next_job(lane, now) {
             orders.jobs.push(job);
         }
+        self.has_looked(lane);
         if let Some(lane) = self.lanes.get_mut(lane) {
             orders.cancels.append(&mut lane.cancels);
             orders.signals.append(&mut lane.signals);
             // Until it is told to wake up: it waits for its engine next.
             lane.is_waiting = orders.is_empty();
             orders.leave = self.closed && self.entries.is_empty() && lane.running == 0;
+            lane.is_alive &= !orders.leave;
         }
-        orders.wake = self.lanes_with_work(lanes_max);
+        orders.wake = self.lanes_with_work();
         orders.until = self.next_moment(now);
         orders
     }
 
+    /// Those who could not start because there was no room may have a look from time to time.
+    fn look_at_room(&mut self, now: Instant) {
+        if self.is_kept_waiting() && self.admission_again.is_none_or(|again| again <= now) {
+            self.admission_again = Some(now + Gauge::AGE_MAX);
+            self.changes += 1;
+        }
+        if self.starved.as_ref().is_some_and(|starved| starved.again <= now) {
+            self.changes += 1;
+        }
+    }
+
+    /// A lane has found all that there was for it. Those that can do the same would find nothing either.
+    fn has_looked(&mut self, lane: usize) {
+        let (share, changes) = (self.share(), self.changes);
+        // One could have tried again, and there was nothing for it here: others may.
+        self.starved.take_if(|starved| Some(starved.again) <= self.seen);
+        let Some(looked) = self.lanes.get_mut(lane) else { return };
+        looked.looked = changes;
+        if self.running < self.width && looked.capacity(share) > 0 {
+            let able = looked.capabilities.clone();
+            for other in self.lanes.iter_mut().filter(|other| other.is_waiting && other.looked < changes) {
+                if other.capabilities == able {
+                    other.looked = changes;
+                }
+            }
+        }
+    }
+
+    /// How many tasks each lane is to run, as long as the others have as many.
+    fn share(&self) -> usize {
+        self.width.div_ceil((self.alive() + self.starting).max(1))
+    }
+
     /// Lanes that wait although there is something for them.
-    pub(super) fn lanes_with_work(&mut self, lanes_max: usize) -> Vec<usize> {
-        let mut room = self.width.saturating_sub(self.running).min(self.line.len() + self.restarts.len());
-        if !self.has_startable() || self.starved.is_some() || self.allowance.is_used_up() {
+    pub(super) fn lanes_with_work(&mut self) -> Vec<usize> {
+        let mut room = self.width.saturating_sub(self.running).min(self.line.len());
+        let now = self.seen;
+        if !self.line.has_startable()
+            || self.starved.as_ref().is_some_and(|starved| Some(starved.again) > now)
+            || self.allowance.is_used_up()
+        {
             room = 0;
         }
-        let share = self.width.div_ceil(lanes_max.max(1));
         let all_over = self.closed && self.entries.is_empty();
+        let (share, changes) = (self.share(), self.changes);
         let mut wake = Vec::new();
-        for (place, lane) in self.lanes.iter_mut().enumerate() {
-            let capacity = share.saturating_sub(lane.running).min(room);
+        for (place, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_waiting && lane.is_alive) {
+            let may_find = room > 0 && lane.looked < changes && lane.capacity(usize::MAX) > 0;
             let is_told = !lane.cancels.is_empty() || !lane.signals.is_empty();
-            if lane.is_waiting && (capacity > 0 || is_told || all_over) {
+            if may_find || is_told || all_over {
                 lane.is_waiting = false;
-                room -= capacity;
                 wake.push(place);
+            }
+            if may_find {
+                room -= lane.capacity(share).min(room);
             }
         }
         wake
     }
 
+    /// It does not wait any more, and looks for work before it does.
+    pub(super) fn is_awake(&mut self, lane: usize) {
+        if let Some(lane) = self.lanes.get_mut(lane) {
+            lane.is_waiting = false;
+        }
+    }
+
+    /// A lane that waits, and is not to wait any more.
+    pub(super) fn wake_one(&mut self) -> Option<usize> {
+        let place = self.lanes.iter().position(|lane| lane.is_waiting && lane.is_alive)?;
+        self.lanes.get_mut(place)?.is_waiting = false;
+        Some(place)
+    }
+
+    /// There may be work, and the machine is too busy for it.
+    fn is_kept_waiting(&self) -> bool {
+        self.admission.is_some() && self.line.has_startable() && self.running < self.width
+    }
+
     fn next_moment(&self, now: Instant) -> Option<Instant> {
         let first = self.moments.first().map(|(moment, _)| *moment);
-        let starved = self.starved.as_ref().and_then(|starved| starved.again);
-        let kept_waiting = self.admission.is_some() && self.has_startable() && self.running < self.width;
-        let admission = kept_waiting.then(|| now + Gauge::AGE_MAX);
+        let starved = self.starved.as_ref().map(|starved| starved.again);
+        let admission = self.is_kept_waiting().then(|| now + Gauge::AGE_MAX);
         let (allowance, grace) = (self.allowance.moment(), self.interruption.moment());
         [first, starved, admission, allowance, grace].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
-    fn next_job(&mut self, lane: usize, lanes_max: usize, now: Instant) -> Option<Start> {
-        if self.running >= self.width || !self.has_room(now) {
+    fn next_job(&mut self, lane: usize, now: Instant) -> Option<Start> {
+        let share = self.share();
+        let place = self.lanes.get(lane)?;
+        if self.running >= self.width || place.capacity(usize::MAX) == 0 {
+            return None;
+        }
+        if !self.has_room(now) {
             return None;
         }
         let place = self.lanes.get(lane)?;
-        let share = self.width.div_ceil(lanes_max.max(1));
-        let in_flight_max = place.capabilities.in_flight_max.unwrap_or(usize::MAX).min(share);
-        if place.running >= in_flight_max || !place.is_alive {
-            return None;
-        }
-        if let Some(&id) = self.restarts.front() {
-            let needs = self.entries.get(&id).map(|entry| entry.task.needs.clone()).unwrap_or_default();
-            if let Some(held) = self.stock.try_take(&needs) {
-                self.restarts.pop_front();
-                return self.begin_run(id, lane, held, None, now);
-            }
-        }
-        let (mut held, mut token) = (None, None);
+        let has_its_share = place.capacity(share) == 0;
         let (entries, stock, lanes) = (&self.entries, &mut self.stock, &self.lanes);
+        let can_be_of_others = self.starting > 0;
+        let is_for_others = |task: &Task| {
+            let others = lanes.iter().enumerate().filter(|(other, place)| *other != lane && place.capacity(share) > 0);
+            others.into_iter().any(|(_, other)| lacks(task, &other.capabilities).is_none())
+        };
         let allowance = &mut self.allowance;
         let several = lanes.len() > 1;
+        let (mut held, mut token, mut has_yielded) = (None, None, false);
         let id = self.line.take(&mut |id| {
             let Some(entry) = entries.get(&id) else { return false };
             if several && lacks(&entry.task, &place.capabilities).is_some() {
+                return false;
+            }
+            if has_its_share && (can_be_of_others || is_for_others(&entry.task)) {
+                has_yielded = true;
                 return false;
             }
             held = stock.try_take(&entry.task.needs);
@@ -486,7 +671,9 @@ impl Core {
             }
             held.take().into_iter().for_each(|held| stock.give_back(held));
             false
-        })?;
+        });
+        self.has_yielded |= has_yielded;
+        let id = id?;
         self.begin_run(id, lane, held?, token, now)
     }
 
@@ -494,13 +681,11 @@ impl Core {
         if self.allowance.is_used_up() {
             return false;
         }
-        if let Some(starved) = &self.starved
-            && (self.running > 0 || starved.again.is_some_and(|again| now < again))
-        {
+        if self.starved.as_ref().is_some_and(|starved| now < starved.again) {
             return false;
         }
         let Some(admission) = &self.admission else { return true };
-        if !self.has_startable() {
+        if !self.line.has_startable() {
             return false;
         }
         self.gauge.admits(admission, self.running, now)
@@ -520,7 +705,14 @@ impl Core {
             self.slots - 1
         });
         entry.attempts += 1;
+        if let Some(starved) = &mut self.starved {
+            // One only, until it is known whether there is room.
+            starved.again = now + ROOM_LOOK;
+        }
         let task = &entry.task;
+        if self.is_observed {
+            self.outbox.push_back(Effect::Starting { id, task: Arc::clone(task) });
+        }
         let sign = task.ready.as_ref();
         let job = JobId::next();
         let mut command = task.command.clone();
@@ -549,7 +741,7 @@ impl Core {
         let skippable = first && entry.after.iter().all(|earlier| self.skipped.contains(earlier));
         let skippable = skippable.then(|| Arc::clone(task));
         let service = match sign {
-            Some(ready) => Service::Awaited(now.checked_add(ready.within).unwrap_or(now)),
+            Some(ready) => Service::Awaited(later(now, ready.within)),
             None => Service::No,
         };
         let place = self.lanes.get(lane).map_or_else(|| "".into(), |lane| Arc::clone(&lane.capabilities.name));
@@ -565,11 +757,14 @@ impl Core {
             moment: None,
             ending: None,
             service,
+            look: None,
             heard: [Vec::new(), Vec::new()],
         };
         entry.phase = Phase::Running(Box::new(run));
         self.jobs.insert(job, id);
         self.running += 1;
+        // Those it was left to may be full now.
+        self.changes += u64::from(std::mem::take(&mut self.has_yielded));
         if let Some(lane) = self.lanes.get_mut(lane) {
             lane.running += 1;
         }
@@ -579,21 +774,25 @@ impl Core {
     /// The engine has taken a job.
     pub(super) fn accepted(&mut self, job: JobId, now: Instant) {
         let Some((id, place)) = self.run_of(job).map(|(id, run)| (id, Arc::clone(&run.place))) else { return };
-        self.starved = None;
+        if self.starved.take().is_some() {
+            self.changes += 1;
+        }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
         (run.started, run.is_accepted) = (now, true);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
-        let spare = own.map_or(Duration::ZERO, |grain| grain + entry.task.command.stop.duration() + CONFIRM_WITHIN);
-        run.moment = timeout.and_then(|timeout| now.checked_add(timeout.saturating_add(spare)));
-        if let Some(moment) = run.moment {
-            self.moments.insert((moment, id));
+        let stop = entry.task.command.stop.duration();
+        let spare = own.map_or(Duration::ZERO, |grain| grain.saturating_add(stop).saturating_add(CONFIRM_WITHIN));
+        // What is being cancelled already has its moment.
+        if run.ending.is_none() {
+            run.moment = timeout.and_then(|timeout| now.checked_add(timeout.saturating_add(spare)));
+            self.moments.extend(run.moment.map(|moment| (moment, id)));
         }
         if let Service::Awaited(_) = run.service {
-            let first = run.moment.map_or(now, |moment| moment.min(now));
-            self.moments.insert((first, id));
+            run.look = Some(now);
+            self.moments.insert((now, id));
             if !self.services.contains(&id) && entry.task.is_service {
                 self.services.push(id);
             }
@@ -624,30 +823,46 @@ impl Core {
     /// The engine has not taken a job.
     pub(super) fn refused(&mut self, job: JobId, refusal: Refusal, now: Instant) {
         let Some(id) = self.jobs.get(&job).copied() else { return };
+        let tries = self.starved.as_ref().map_or(0, |starved| starved.tries);
         let started = self.leave_run(id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match refusal {
             Refusal::Later(error) => {
                 entry.attempts -= 1;
-                entry.phase = Phase::Waiting;
-                let cancelled = entry.cancelled;
-                let tries = self.starved.as_ref().map_or(0, |starved| starved.tries);
-                if cancelled || (self.running == 0 && tries >= ROOM_TRIES) {
-                    self.starved = None;
-                    self.finish(id, started, Outcome::NotStarted, Err(error), now);
-                    return;
+                if started.as_ref().is_some_and(|run| run.ending.is_some()) || entry.cancelled {
+                    let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
+                    return self.resolve_unstarted(id, CANCELLED, error, now);
+                }
+                if let Some(reason) = self.halted.clone() {
+                    let (outcome, error) = self.told_off(&reason);
+                    return self.resolve_unstarted(id, outcome, error, now);
                 }
                 // With others running one waits for the end of one of them; alone, one tries again after a while.
-                let again = (self.running == 0).then(|| now + ROOM_PAUSE * (1 << tries.min(16)));
-                let tries = if self.running == 0 { tries + 1 } else { 0 };
-                self.starved = Some(Starved { tries, again });
-                self.line_up(id);
-                if let Some(reason) = self.halted.clone() {
-                    self.drain(&reason, now);
+                let is_alone = self.running == 0;
+                if is_alone && tries >= ROOM_TRIES {
+                    return self.finish(id, started, Outcome::NotStarted, Err(error), now);
                 }
+                let pause = if is_alone { ROOM_PAUSE * (1 << tries.min(16)) } else { ROOM_LOOK };
+                let tries = if is_alone { tries + 1 } else { 0 };
+                self.starved = Some(Starved { tries, again: now + pause });
+                self.put_back(id);
             }
             Refusal::Never(error) => self.finish(id, started, Outcome::NotStarted, Err(error), now),
         }
+    }
+
+    /// It is to be run again.
+    fn put_back(&mut self, id: TaskId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.phase = Phase::Waiting;
+        if std::mem::take(&mut entry.is_forgotten) {
+            let (group, priority, estimate) = (entry.task.group.clone(), entry.task.priority, entry.task.estimate);
+            // It waits for nothing, so that there is no cycle.
+            let _ = self.line.add(vec![Wish { id, group, priority, estimate, after: Vec::new() }]);
+        } else {
+            self.line.put_back(id);
+        }
+        self.changes += 1;
     }
 
     fn run_of(&mut self, job: JobId) -> Option<(TaskId, &mut Run)> {
@@ -704,14 +919,13 @@ impl Core {
             return;
         }
         run.service = Service::Ready;
-        let is_first = !std::mem::replace(&mut entry.has_been_ready, true);
+        entry.is_forgotten = true;
+        self.changes += 1;
         if self.is_observed {
             self.outbox.push_back(Effect::Ready { id, at: now });
         }
-        if is_first {
-            let doomed = self.line.resolve(id, true);
-            self.doom(doomed, now);
-        }
+        let doomed = self.line.resolve(id, true);
+        self.doom(doomed, now);
     }
 
     fn ended(&mut self, id: TaskId, finish: Finish, now: Instant) {
@@ -746,13 +960,18 @@ impl Core {
             if success || entry.cancelled || self.halted.is_some() || (self.services_end && entry.task.is_service) {
                 None
             } else {
-                retry.again(outcome, entry.attempts, entry.task.idempotent)
+                let again = || retry.again(outcome, entry.attempts, entry.task.idempotent);
+                // A condition is the caller's.
+                catch_unwind(AssertUnwindSafe(again)).unwrap_or_else(|panic| {
+                    self.panics.push(panic);
+                    None
+                })
             };
         if let Some(pause) = again {
             if self.is_observed {
                 self.outbox.push_back(Effect::Retrying { id, outcome, pause, at: now });
             }
-            let until = now.checked_add(pause).unwrap_or(now);
+            let until = later(now, pause);
             entry.phase = Phase::Pausing(until);
             self.moments.insert((until, id));
             return;
@@ -771,8 +990,14 @@ impl Core {
     ) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.services.retain(|service| *service != id);
+        if let Phase::Pausing(until) = entry.phase {
+            self.moments.remove(&(until, id));
+        }
+        self.changes += 1;
         let success = result.as_ref().is_ok_and(Output::success);
-        let is_failure = !success && !matches!(outcome, Outcome::Cancelled { .. });
+        // Those that were not tried, because of another one, are no failures of their own.
+        let was_tried = run.is_some() || entry.attempts > 0;
+        let is_failure = was_tried && !success && !matches!(outcome, Outcome::Cancelled { .. });
         // What the pool has stopped by its own wish says nothing about the run.
         if self.halted.is_none() {
             (self.succeeded, self.failed) =
@@ -794,10 +1019,8 @@ impl Core {
             skipped: self.skipped.contains(&id),
         };
         self.outbox.push_back(Effect::Resolved(Box::new(done), entry.delivery));
-        if !entry.has_been_ready {
-            let doomed = self.line.resolve(id, success);
-            self.doom(doomed, now);
-        }
+        let doomed = self.line.resolve(id, success);
+        self.doom(doomed, now);
         self.look_at_halt(now);
     }
 
@@ -877,13 +1100,18 @@ impl Core {
         self.line.drain();
         let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
         for id in idle.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-            let (outcome, text) = match self.interruption.signal() {
-                Some(signal) => (Outcome::Cancelled { confirmed: true }, format!("interrupted by {signal}")),
-                None => (Outcome::NotStarted, format!("the run was halted: {reason}")),
-            };
-            let error = Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}"));
+            let (outcome, error) = self.told_off(reason);
             self.resolve_unstarted(id, outcome, error, now);
         }
+    }
+
+    /// The last word about a task that is not started because the whole run is to end.
+    fn told_off(&self, reason: &str) -> (Outcome, Error) {
+        let (outcome, text) = match self.interruption.signal() {
+            Some(signal) => (CANCELLED, format!("interrupted by {signal}")),
+            None => (Outcome::NotStarted, format!("the run was halted: {reason}")),
+        };
+        (outcome, Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}")))
     }
 
     /// The engine is told to stop a job.
@@ -898,7 +1126,7 @@ impl Core {
             self.moments.remove(&(moment, id));
         }
         // Nobody waits for ever for an engine that does not answer.
-        run.moment = now.checked_add(entry.task.command.stop.duration() + CONFIRM_WITHIN);
+        run.moment = now.checked_add(entry.task.command.stop.duration().saturating_add(CONFIRM_WITHIN));
         self.moments.extend(run.moment.map(|moment| (moment, id)));
         let (lane, job) = (run.lane, run.job);
         if let Some(lane) = self.lanes.get_mut(lane) {
@@ -909,6 +1137,9 @@ impl Core {
     /// What it held is free again.
     fn leave_run(&mut self, id: TaskId) -> Option<Box<Run>> {
         let entry = self.entries.get_mut(&id)?;
+        if !matches!(entry.phase, Phase::Running(_)) {
+            return None;
+        }
         let Phase::Running(mut run) = std::mem::replace(&mut entry.phase, Phase::Waiting) else { return None };
         self.jobs.remove(&run.job);
         self.running -= 1;
@@ -920,15 +1151,12 @@ impl Core {
         self.free_slots.insert(run.slot);
         self.stock.give_back(std::mem::take(&mut run.held));
         self.allowance.give_back(run.token.take());
-        if let Some(moment) = run.moment.take() {
+        for moment in [run.moment.take(), run.look.take()].into_iter().flatten() {
             self.moments.remove(&(moment, id));
         }
-        if let Some(starved) = &mut self.starved {
-            // Something has ended: there may be room.
-            if self.running > 0 || starved.again.is_none() {
-                self.starved = None;
-            }
-        }
+        // Something has ended: there may be room.
+        self.starved = None;
+        self.changes += 1;
         Some(run)
     }
 
@@ -941,10 +1169,7 @@ impl Core {
             self.moments.pop_first();
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             match &mut entry.phase {
-                Phase::Pausing(until) if *until <= now => {
-                    entry.phase = Phase::Waiting;
-                    self.line_up(id);
-                }
+                Phase::Pausing(until) if *until <= now => self.put_back(id),
                 Phase::Running(run) => {
                     let has_had_its_time = run.moment.is_some_and(|moment| moment <= now);
                     match (has_had_its_time, run.ending) {
@@ -959,20 +1184,6 @@ impl Core {
                 _ => {}
             }
         }
-    }
-
-    /// A task that was taken out of the line goes back.
-    fn line_up(&mut self, id: TaskId) {
-        if self.entries.get(&id).is_some_and(|entry| entry.has_been_ready) {
-            self.restarts.push_back(id);
-        } else {
-            self.line.put_back(id);
-        }
-    }
-
-    /// Whether something could start if there were room.
-    fn has_startable(&self) -> bool {
-        !self.restarts.is_empty() || self.line.has_startable()
     }
 
     /// An engine has not told the end of what it was to stop.
@@ -998,6 +1209,7 @@ impl Core {
                 until.min(now + PROBE_EVERY)
             }
         };
+        run.look = Some(next);
         self.moments.insert((next, id));
     }
 
@@ -1023,7 +1235,10 @@ impl Core {
     pub(super) fn lane_failed(&mut self, lane: usize, error: &str, retryable: bool, now: Instant) {
         if let Some(lane) = self.lanes.get_mut(lane) {
             (lane.is_alive, lane.is_waiting) = (false, false);
+            lane.cancels.clear();
+            lane.signals.clear();
         }
+        self.changes += 1;
         self.allowance.renew(None);
         let there = |entry: &Entry| matches!(&entry.phase, Phase::Running(run) if run.lane == lane);
         let ids: BTreeSet<TaskId> = self.entries.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| *id).collect();
@@ -1035,18 +1250,66 @@ impl Core {
             let output = Output { command, cause: Cause::Running, ..Output::default() };
             self.finish(id, run, outcome, Err(error.with_output(output)), now);
         }
+        self.fail_stranded(error, now);
+    }
+
+    /// Every lane that waits is to look at its moments: who would have looked is no more.
+    pub(super) fn wake_all(&mut self) -> Vec<usize> {
+        let waiting = self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_waiting && lane.is_alive);
+        waiting.map(|(place, lane)| (lane.is_waiting = false, place).1).collect()
+    }
+
+    /// What waits for an engine that is no more, and none that lives could run, is over.
+    fn fail_stranded(&mut self, error: &str, now: Instant) {
+        if self.has_lanes() && self.renews_lanes {
+            return;
+        }
+        if self.has_lanes() || self.starting > 0 {
+            let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
+            let stranded = idle.filter(|(_, entry)| self.is_stranded(&entry.task)).map(|(id, _)| *id);
+            for id in stranded.collect::<BTreeSet<_>>() {
+                self.fail_unstarted(id, error, now);
+            }
+        } else if !self.renews_lanes {
+            self.closed = true;
+            self.all_lanes_failed(error, now);
+        }
     }
 
     /// There is no engine left: what waits will never run.
     pub(super) fn all_lanes_failed(&mut self, error: &str, now: Instant) {
-        self.closed = true;
         self.line.drain();
         for id in self.entries.keys().copied().collect::<BTreeSet<_>>() {
-            let error = Error::new(ErrorKind::Engine).detail(format!("not started: {error}"));
             self.leave_run(id);
-            self.resolve_unstarted(id, Outcome::EngineFailed { retryable: false }, error, now);
+            self.fail_unstarted(id, error, now);
         }
     }
+
+    fn fail_unstarted(&mut self, id: TaskId, error: &str, now: Instant) {
+        self.line.remove(id);
+        let error = Error::new(ErrorKind::Engine).detail(format!("not started: {error}"));
+        self.resolve_unstarted(id, Outcome::EngineFailed { retryable: false }, error, now);
+    }
+
+    /// No engine that lives, or soon will, can do what it asks for.
+    fn is_stranded(&self, task: &Task) -> bool {
+        let is_able = |lane: &Lane| lane.is_alive && lacks(task, &lane.capabilities).is_none();
+        !self.renews_lanes && !self.lanes.is_empty() && self.starting == 0 && !self.lanes.iter().any(is_able)
+    }
+}
+
+impl Lane {
+    /// How many more jobs it takes, if it is to run at most so many.
+    fn capacity(&self, most: usize) -> usize {
+        let most = if self.is_alive { self.capabilities.in_flight_max.unwrap_or(usize::MAX).min(most) } else { 0 };
+        most.saturating_sub(self.running)
+    }
+}
+
+const CANCELLED: Outcome = Outcome::Cancelled { confirmed: true };
+
+fn later(now: Instant, pause: Duration) -> Instant {
+    now.checked_add(pause).unwrap_or(now + FOR_EVER)
 }
 
 /// The result that an outcome means.

@@ -32,6 +32,11 @@ impl Delivery {
         Delivery { to: Some(To::Batch(batch)) }
     }
 
+    /// No function of the caller's will be called.
+    pub(super) fn is_quiet(&self) -> bool {
+        !matches!(self.to, Some(To::Slot { callback: Some(_), .. }))
+    }
+
     /// A function of the caller's may be called, and may panic; the record has been put down before.
     pub(super) fn deliver(mut self, done: Done) {
         match self.to.take() {
@@ -167,15 +172,17 @@ impl Batch {
         }
     }
 
+    /// Whether a record is there.
+    pub(super) fn has_some(&self) -> bool {
+        !lock(&self.state).done.is_empty()
+    }
+
     /// Waits until so many records are there, and takes all. None if the deadline came first.
     pub(super) fn take(&self, wanted: usize, deadline: Deadline) -> Option<VecDeque<Done>> {
         let mut state = lock(&self.state);
         while state.done.len() < wanted {
             state.wanted = wanted;
-            state = match pause(&self.condition, state, deadline) {
-                Some(state) => state,
-                None => return None,
-            };
+            state = pause(&self.condition, state, deadline)?;
         }
         state.wanted = 0;
         Some(std::mem::take(&mut state.done))

@@ -83,6 +83,7 @@ impl Job {
 
 /// What an engine tells of a job, in this order; stages may be missing, the last one never.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // looked at once and never kept
 pub enum JobNews<'a> {
     /// It waits for its turn at the engine.
     Queued,
@@ -229,6 +230,9 @@ pub trait Engine: Send {
 
     /// What ends its wait from another thread.
     fn waker(&self) -> Waker;
+
+    /// The thread that will drive it calls this once, first. `place` is its number among the pool's threads, from 0.
+    fn enter(&mut self, _place: usize) {}
 
     /// Takes a job. What becomes of it is told by [`poll`](Self::poll).
     ///

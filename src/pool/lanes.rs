@@ -27,7 +27,6 @@ pub(super) struct Shared {
     /// Everything has its last word.
     idle: Condvar,
     engines: Engines,
-    lanes_max: usize,
     wakers: Mutex<Vec<Waker>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Where services write that they are ready. Whichever lane has the time looks.
@@ -58,22 +57,20 @@ pub(super) struct Audience {
 }
 
 thread_local! {
-    /// The pools that this thread is telling about: a function that is told may submit further tasks.
+    /// The pools that this thread is telling about: a function that is told must not wait for them.
     static TELLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Shared {
-    pub(super) fn new(core: Core, engines: Engines) -> Shared {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let lanes_max = match &engines {
-            Engines::Local => processors,
-            Engines::Given(capabilities, _) => capabilities.len(),
+    pub(super) fn new(mut core: Core, engines: Engines) -> Shared {
+        (core.lanes_max, core.renews_lanes) = match &engines {
+            Engines::Local => (std::thread::available_parallelism().map_or(1, usize::from), true),
+            Engines::Given(capabilities, _) => (capabilities.len(), false),
         };
         Shared {
             core: Mutex::new(core),
             idle: Condvar::new(),
             engines,
-            lanes_max,
             wakers: Mutex::default(),
             threads: Mutex::default(),
             probes: Mutex::default(),
@@ -92,10 +89,6 @@ impl Shared {
             Engines::Local => vec![Capabilities::local()],
             Engines::Given(capabilities, _) => capabilities.clone(),
         }
-    }
-
-    fn lanes_max(&self, core: &Core) -> usize {
-        self.lanes_max.min(core.width)
     }
 
     /// Tasks for which this is true are not run.
@@ -120,21 +113,26 @@ impl Shared {
 
     /// Does something with the core, and sees to what follows: lanes are started and woken, others are told.
     pub(super) fn change<T>(self: &Arc<Shared>, act: impl FnOnce(&mut Core, Instant) -> T) -> T {
-        let (result, wake, wants_lane) = {
+        let (result, wake, wanted) = {
             let mut core = self.core();
             let now = core.moment(Instant::now());
             let result = act(&mut core, now);
-            let lanes_max = self.lanes_max(&core);
-            let wake = core.lanes_with_work(lanes_max);
-            let alive = core.lanes.iter().filter(|lane| lane.is_alive).count();
-            (result, wake, alive < lanes_max && alive < core.unresolved())
+            core.settle(now);
+            (result, core.lanes_with_work(), core.lanes_wanted())
         };
         self.wake(&wake);
-        if wants_lane {
+        for _ in 0..wanted {
             self.start_lane();
         }
-        self.tell();
+        self.see_to_telling();
         result
+    }
+
+    /// Does something with the core for a lane, whose engine says what time it is. The lane sees to what follows.
+    fn at(&self, now: Instant, act: impl FnOnce(&mut Core, Instant)) {
+        let mut core = self.core();
+        let now = core.moment(now);
+        act(&mut core, now);
     }
 
     pub(super) fn cancel(self: &Arc<Shared>, ids: &[TaskId]) -> bool {
@@ -182,61 +180,105 @@ impl Shared {
 
     // ---- telling ----
 
-    /// Tells everything that is to be told, in order. If somebody is at it, he tells this as well; whoever is told and calls here again
-    /// comes back at once.
-    fn tell(self: &Arc<Shared>) {
-        let name = Arc::as_ptr(self) as usize;
-        if TELLING.with_borrow(|telling| telling.contains(&name)) {
-            return;
+    /// Whoever is to be told hears it from a thread of the pool: a caller may hold what is needed to listen. Only what can be told
+    /// without calling anybody is told here.
+    fn see_to_telling(&self) {
+        let lane = {
+            let mut core = self.core();
+            if core.outbox.is_empty() || core.is_telling {
+                return;
+            }
+            let is_quiet = |effect: &Effect| matches!(effect, Effect::Resolved(_, delivery) if delivery.is_quiet());
+            let tells_here = !core.has_lanes() || (!core.is_observed && core.outbox.iter().all(is_quiet));
+            // A lane that does not wait tells before it does.
+            if tells_here { None } else { Some(core.wake_one()) }
+        };
+        match lane {
+            None => self.tell(),
+            Some(lane) => self.wake(&Vec::from_iter(lane)),
         }
-        if self.core().outbox.is_empty() {
-            return;
-        }
-        self.tidy_up();
-        let mut audience = lock(&self.audience);
-        TELLING.with_borrow_mut(|telling| telling.push(name));
+    }
+
+    /// Tells everything that is to be told, in order. If somebody is at it, he tells this as well.
+    fn tell(&self) {
+        let mut effects = {
+            let mut core = self.core();
+            if core.outbox.is_empty() || core.is_telling {
+                return;
+            }
+            core.is_telling = true;
+            std::mem::take(&mut core.outbox)
+        };
+        let _mark = Telling::begin(self);
         loop {
-            let effects = std::mem::take(&mut self.core().outbox);
+            self.tidy_up();
+            let mut audience = lock(&self.audience);
+            effects.drain(..).for_each(|effect| audience.tell(effect));
+            drop(audience);
+            let mut core = self.core();
+            std::mem::swap(&mut effects, &mut core.outbox);
             if effects.is_empty() {
-                break;
-            }
-            for effect in effects {
-                audience.tell(effect);
+                core.is_telling = false;
+                if core.unresolved() == 0 {
+                    self.idle.notify_all();
+                }
+                return;
             }
         }
-        TELLING.with_borrow_mut(|telling| telling.retain(|other| *other != name));
-        drop(audience);
-        if self.core().unresolved() == 0 {
-            self.idle.notify_all();
+    }
+
+    /// Whether this thread is just telling something of this pool, so that it cannot wait for it.
+    pub(super) fn is_telling_here(&self) -> bool {
+        TELLING.with_borrow(|telling| telling.contains(&self.name()))
+    }
+
+    fn name(&self) -> usize {
+        std::ptr::from_ref(self) as usize
+    }
+
+    /// Comes back when everything has been told, also by somebody else.
+    fn tell_first(self: &Arc<Shared>) {
+        self.tell();
+        if self.core().is_observed {
+            drop(lock(&self.audience));
         }
     }
 
     // ---- the end ----
 
-    /// Waits until every task has had its last word, and all threads have ended. False if the deadline came first.
-    pub(super) fn join(self: &Arc<Shared>, deadline: Deadline) -> bool {
+    /// Waits until every task has had its last word, and all threads have ended. False if the deadline came first, or if this is
+    /// called by what the pool tells: then it ends by itself.
+    pub(super) fn join(&self, deadline: Deadline) -> bool {
+        if self.is_telling_here() {
+            return false;
+        }
         let mut core = self.core();
-        while core.unresolved() > 0 {
+        while core.unresolved() > 0 || core.is_telling || !core.outbox.is_empty() {
             core = match pause(&self.idle, core, deadline) {
                 Some(core) => core,
                 None => return false,
             };
         }
         drop(core);
-        self.tell();
         self.wake_all();
-        let threads = std::mem::take(&mut *lock(&self.threads));
-        let own = std::thread::current().id();
-        for thread in threads.into_iter().filter(|thread| thread.thread().id() != own) {
-            // What a lane panicked with was told by its tasks.
-            let _ = thread.join();
+        loop {
+            let threads = std::mem::take(&mut *lock(&self.threads));
+            if threads.is_empty() {
+                return true;
+            }
+            for thread in threads {
+                // What a lane panicked with was told by its tasks.
+                let _ = thread.join();
+            }
         }
-        true
     }
 
-    /// What those who look on panicked with.
+    /// What those who look on, and conditions, panicked with.
     pub(super) fn take_panics(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.audience).panics)
+        let conditions = std::mem::take(&mut self.core().panics);
+        let mut panics = std::mem::take(&mut lock(&self.audience).panics);
+        panics.extend(conditions.iter().map(|panic| words(&**panic)));
+        panics
     }
 
     // ---- lanes ----
@@ -246,39 +288,58 @@ impl Shared {
             Engines::Local => Local::new().map(|local| Some(Box::new(local) as Box<dyn Engine>)),
             Engines::Given(_, engines) => Ok(lock(engines).pop()),
         };
-        let started = match engine {
-            Ok(Some(engine)) => self.start_thread(engine),
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
+        let started = engine.and_then(|engine| match engine {
+            Some(engine) => self.start_thread(engine),
+            None => Err(Error::invalid("there is no engine")),
+        });
         if let Err(error) = started {
-            // With fewer lanes it takes longer; with none it does not go on.
             let mut core = self.core();
-            if !core.lanes.iter().any(|lane| lane.is_alive) {
-                let now = core.moment(Instant::now());
-                core.all_lanes_failed(&error.to_string(), now);
-            }
+            let now = core.moment(Instant::now());
+            core.lane_not_started(&error.to_string(), now);
         }
     }
 
     fn start_thread(self: &Arc<Shared>, engine: Box<dyn Engine>) -> Result<(), Error> {
+        // An engine may come from outside.
+        let known = catch_unwind(AssertUnwindSafe(|| (engine.waker(), engine.capabilities())));
+        let (waker, capabilities) = known.map_err(|panic| Error::invalid(panicked(&*panic)))?;
         let lane = {
             let mut core = self.core();
-            lock(&self.wakers).push(engine.waker());
-            core.add_lane(engine.capabilities())
+            lock(&self.wakers).push(waker);
+            core.add_lane(capabilities)
         };
         let shared = Arc::clone(self);
         let thread = std::thread::Builder::new().name(format!("procession-pool-{lane}"));
-        let thread = thread.spawn(move || run_lane(&shared, lane, engine));
-        match thread {
-            Ok(thread) => {
-                lock(&self.threads).push(thread);
-                Ok(())
-            }
+        match thread.spawn(move || run_lane(&shared, lane, engine)) {
+            Ok(thread) => lock(&self.threads).push(thread),
             Err(error) => {
-                self.core().lane_failed(lane, "no thread can be started", true, Instant::now());
-                Err(Error::io("thread", error))
+                let mut core = self.core();
+                let now = core.moment(Instant::now());
+                core.lane_failed(lane, &Error::io("thread", error).to_string(), true, now);
+                core.lane_not_started("no thread can be started", now);
             }
+        }
+        Ok(())
+    }
+}
+
+/// While it lives this thread tells something of a pool.
+struct Telling<'a>(&'a Shared);
+
+impl<'a> Telling<'a> {
+    fn begin(shared: &'a Shared) -> Telling<'a> {
+        TELLING.with_borrow_mut(|telling| telling.push(shared.name()));
+        Telling(shared)
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        TELLING.with_borrow_mut(|telling| telling.retain(|other| *other != self.0.name()));
+        if std::thread::panicking() {
+            // A bug; what comes next is told all the same.
+            self.0.core().is_telling = false;
+            self.0.idle.notify_all();
         }
     }
 }
@@ -294,6 +355,7 @@ impl Audience {
             Effect::Submitted { id, task, at } => {
                 self.see(&TaskNews::Submitted { id, label: &task.to_string(), task: &task, at });
             }
+            Effect::Starting { id, task } => self.see(&TaskNews::Starting { id, task: &task }),
             Effect::Started { id, task, attempt, slot, place, at } => {
                 let label = &task.to_string();
                 self.see(&TaskNews::Started { id, label, attempt, slot, place: &place, at });
@@ -327,22 +389,29 @@ fn run_lane(shared: &Arc<Shared>, lane: usize, mut engine: Box<dyn Engine>) {
     let failure = match ran {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => format!("the engine panicked: {}", words(&*panic)),
+        Err(panic) => panicked(&*panic),
     };
     let now = catch_unwind(AssertUnwindSafe(|| engine.now())).unwrap_or_else(|_| Instant::now());
     // What it runs is stopped before anybody is told that it has ended.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
-    shared.core().lane_failed(lane, &failure, true, now);
-    let is_last = !shared.core().lanes.iter().any(|lane| lane.is_alive);
-    if is_last && matches!(&shared.engines, Engines::Given(_, spare) if lock(spare).is_empty()) {
-        shared.core().all_lanes_failed(&failure, now);
-    }
+    let waiting = {
+        let mut core = shared.core();
+        let now = core.moment(now);
+        core.lane_failed(lane, &failure, true, now);
+        core.wake_all()
+    };
+    shared.wake(&waiting);
     // Others take over what is left.
     shared.change(|_, _| ());
 }
 
+fn panicked(panic: &(dyn Any + Send)) -> String {
+    format!("the engine panicked: {}", words(panic))
+}
+
 fn drive(shared: &Arc<Shared>, lane: usize, engine: &mut dyn Engine) -> Result<(), Error> {
     let mut reports = Vec::new();
+    engine.enter(lane);
     loop {
         let orders = order(shared, lane, engine.now());
         if orders.leave {
@@ -371,6 +440,8 @@ fn drive(shared: &Arc<Shared>, lane: usize, engine: &mut dyn Engine) -> Result<(
         })?;
         let now = engine.now();
         let mut core = shared.core();
+        let now = core.moment(now);
+        core.is_awake(lane);
         for (job, report) in reports.drain(..) {
             if matches!(report, Report::Finished(_)) {
                 lock(&shared.probes).remove(&job);
@@ -383,8 +454,7 @@ fn drive(shared: &Arc<Shared>, lane: usize, engine: &mut dyn Engine) -> Result<(
 fn order(shared: &Arc<Shared>, lane: usize, now: Instant) -> Orders {
     let mut core = shared.core();
     let now = core.moment(now);
-    let lanes_max = shared.lanes_max(&core);
-    let orders = core.orders(lane, lanes_max, now);
+    let orders = core.orders(lane, now);
     drop(core);
     shared.wake(&orders.wake);
     orders
@@ -400,36 +470,36 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
             shared.core().report(job, Report::NotSignalled, now);
         }
     }
+    if !orders.jobs.is_empty() {
+        // Whoever wants to know what a task starts from looks before it can change that.
+        shared.tell_first();
+    }
     for Start { mut job, notifies, skippable } in orders.jobs {
         if skippable.is_some_and(|task| shared.is_done(&task)) {
-            let now = engine.now();
-            shared.core().skip(job.id, now);
+            shared.at(engine.now(), |core, now| core.skip(job.id, now));
             continue;
         }
         if let Some(number) = notifies {
             match Probe::descriptor(&mut job.command, number) {
                 Ok(probe) => drop(lock(&shared.probes).insert(job.id, probe)),
                 Err(error) => {
-                    let now = engine.now();
-                    shared.core().refused(job.id, Refusal::Later(error), now);
+                    shared.at(engine.now(), |core, now| core.refused(job.id, Refusal::Later(error), now));
                     continue;
                 }
             }
         }
+        let started = engine.now();
         let submitted = engine.submit(&job);
-        let now = engine.now();
-        let mut core = shared.core();
-        match submitted {
-            Ok(()) => core.accepted(job.id, now),
+        shared.at(engine.now(), |core, now| match submitted {
+            Ok(()) => core.accepted(job.id, started),
             Err(refusal) => core.refused(job.id, refusal, now),
-        }
+        });
     }
     for (job, sign) in orders.probes {
         let is_ready = match &sign {
             Sign::Descriptor(_) => lock(&shared.probes).get_mut(&job).is_some_and(Probe::look),
             sign => sign.is_there(),
         };
-        let now = engine.now();
-        shared.core().report(job, Report::Probed(is_ready), now);
+        shared.at(engine.now(), |core, now| core.report(job, Report::Probed(is_ready), now));
     }
 }

@@ -484,7 +484,8 @@ impl Pool {
     /// Waits until every task is over, after [`close`](Self::close) or [`terminate`](Self::terminate).
     ///
     /// # Errors
-    /// If the pool was not closed, because that would be for ever; if a callback or somebody who looks on has panicked.
+    /// If the pool was not closed, because that would be for ever; if it is a callback of this pool that asks; if a callback, a
+    /// condition, or somebody who looks on has panicked.
     pub fn join(&self) -> Result<(), Error> {
         self.join_deadline(Deadline::NEVER)
     }
@@ -502,6 +503,9 @@ impl Pool {
     /// # Errors
     /// As [`join_timeout`](Self::join_timeout).
     pub fn join_deadline(&self, deadline: impl Into<Deadline>) -> Result<(), Error> {
+        if self.shared.is_telling_here() {
+            return Err(Error::invalid("a callback of a pool cannot wait for the pool"));
+        }
         if !self.shared.core().closed {
             return Err(Error::invalid("a pool is joined after it was closed or terminated"));
         }
@@ -546,7 +550,7 @@ impl Pool {
     }
 }
 
-/// Stops what runs, and waits until it is stopped.
+/// Stops what runs, and waits until it is stopped; in a callback of its own it does not wait.
 impl Drop for Pool {
     fn drop(&mut self) {
         self.terminate();

@@ -29,14 +29,16 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 /// with ctrl-S, holds up the pool.
 ///
 /// ```
+/// use procession::pool::{Pool, Print};
 /// use procession::Command;
-/// use procession::pool::{Done, Observer, Print, TaskId, TaskNews};
 ///
-/// # let id = TaskId::from_number(1);
-/// let mut print = Print::grouped().header(|label| format!("== {label}"));
-/// // What a pool does when a task has ended. The terminal shows: == echo hello
-/// //                                                            hello
-/// print.see(&TaskNews::Finished(&Done::of(id, Command::new("echo").arg("hello").output())));
+/// let print = Print::keep_order().header(|label| format!("== {label}"));
+/// let pool = Pool::new(4).observe(print.clone());
+/// pool.map(["one", "two"].map(|word| Command::new("echo").arg(word)));
+/// // == echo one
+/// // one
+/// // == echo two
+/// // two
 /// assert!(print.error().is_none());
 /// ```
 #[derive(Clone)]

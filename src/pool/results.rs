@@ -9,11 +9,14 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How many tasks are read ahead for each that runs.
 const AHEAD: usize = 4;
+/// How long tasks wait for those that are submitted with them, if the input is slow.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// The records of tasks that are run while it is iterated: see [`Pool::imap`].
 ///
@@ -31,8 +34,9 @@ pub struct Results<'a, I> {
     handed_out: usize,
     /// The input has come to its end.
     exhausted: bool,
-    /// Submitted and not over.
+    /// Submitted and not over, and which of them are services.
     open: HashSet<TaskId>,
+    services: HashSet<TaskId>,
     arrived: VecDeque<Done>,
     /// Records that came before their turn.
     early: BTreeMap<usize, Done>,
@@ -53,6 +57,7 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
             handed_out: 0,
             exhausted: false,
             open: HashSet::new(),
+            services: HashSet::new(),
             arrived: VecDeque::new(),
             early: BTreeMap::new(),
         }
@@ -101,13 +106,13 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
                 }
                 continue;
             }
-            if self.exhausted {
+            if self.exhausted && self.open.len() == self.services.len() {
                 // Services of this very input do not keep it from ending.
-                self.pool.shared.change(|core, _| core.end_services());
+                self.pool.shared.change(|core, now| core.end_service_of(&self.services, now));
             }
-            // Those that come last are fewer than are waited for otherwise.
-            let wanted =
-                if self.exhausted { wanted.min(self.open.len()) } else { wanted.min(self.open.len().div_ceil(2)) };
+            // Those that come last are fewer than are waited for otherwise, and services do not end by themselves.
+            let most = if self.exhausted { self.open.len() } else { self.open.len().div_ceil(2) };
+            let wanted = wanted.min(most).min(self.open.len() - self.services.len());
             let until = deadline.earlier(self.deadline);
             match self.batch.take(wanted.max(1), until) {
                 Some(arrived) => self.arrived.extend(arrived),
@@ -117,38 +122,70 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
         }
     }
 
+    /// Takes as much of the input as may be taken, and submits it together, so that tasks may wait for each other; if the input is
+    /// slow, what is there by then.
     fn submit_more(&mut self) {
+        let mut begin = Instant::now();
         let mut tasks: Vec<Submission> = Vec::new();
         if !self.exhausted && self.pool.interrupted().is_some() {
             // What was not taken stays where it is: it may be endless, or wait for somebody.
             self.exhausted = true;
         }
         while !self.exhausted && self.submitted + tasks.len() < self.handed_out.saturating_add(self.most) {
-            match self.tasks.next() {
-                Some(task) => {
+            let next = catch_unwind(AssertUnwindSafe(|| self.tasks.next().map(Into::into)));
+            match next {
+                Ok(Some(task)) => {
                     let index = self.submitted + tasks.len();
-                    tasks.push((task.into(), index, Delivery::to_batch(Arc::clone(&self.batch))));
+                    tasks.push((task, index, Delivery::to_batch(Arc::clone(&self.batch))));
                 }
-                None => self.exhausted = true,
+                Ok(None) => self.exhausted = true,
+                Err(panic) => {
+                    // What was taken is run, or cancelled when this is dropped.
+                    self.exhausted = true;
+                    self.submit(tasks);
+                    resume_unwind(panic);
+                }
+            }
+            if begin.elapsed() > PATIENCE && !tasks.is_empty() {
+                // If they wait for some that are to come they come back.
+                let count = tasks.len();
+                tasks = self.offer(tasks).map_or_else(|(_, tasks)| tasks, |()| Vec::new());
+                self.submitted += count - tasks.len();
+                begin = Instant::now();
+                if tasks.is_empty() && self.batch.has_some() {
+                    return;
+                }
             }
         }
+        self.submit(tasks);
+    }
+
+    fn submit(&mut self, tasks: Vec<Submission>) {
         if tasks.is_empty() {
             return;
         }
         self.submitted += tasks.len();
-        // Together, so that they may wait for each other; one by one if one of them is wrong, so that it alone is refused.
-        match self.pool.offer(tasks) {
-            Ok(ids) => self.open.extend(ids),
+        // One by one if one of them is wrong, so that it alone is refused.
+        match self.offer(tasks) {
             Err((error, tasks)) if tasks.len() == 1 => self.refuse(tasks, error),
             Err((_, tasks)) => {
                 for task in tasks {
-                    match self.pool.offer(vec![task]) {
-                        Ok(ids) => self.open.extend(ids),
-                        Err((error, tasks)) => self.refuse(tasks, error),
+                    if let Err((error, task)) = self.offer(vec![task]) {
+                        self.refuse(task, error);
                     }
                 }
             }
+            Ok(()) => {}
         }
+    }
+
+    fn offer(&mut self, tasks: Vec<Submission>) -> Result<(), (Error, Vec<Submission>)> {
+        let services: Vec<bool> = tasks.iter().map(|(task, ..)| task.is_service).collect();
+        let ids = self.pool.offer(tasks)?;
+        let services = ids.iter().zip(services).filter(|(_, is_service)| *is_service);
+        self.services.extend(services.map(|(id, _)| *id));
+        self.open.extend(ids);
+        Ok(())
     }
 
     fn refuse(&mut self, tasks: Vec<Submission>, error: Error) {
@@ -161,6 +198,7 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
     fn next_arrived(&mut self) -> Option<Done> {
         while let Some(done) = self.arrived.pop_front() {
             self.open.remove(&done.id);
+            self.services.remove(&done.id);
             if !self.ordered || done.index == self.handed_out {
                 return Some(done);
             }

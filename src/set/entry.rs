@@ -7,14 +7,14 @@ use crate::command::Input;
 use crate::communicate::{Decision, LOOK, State, Talk, Watch, add_input};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle;
+use crate::handle::{self, Sight};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Cause, Output, Stream};
 use crate::signal::Signal;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::{Cut, LineFinder};
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 pub(super) struct Entry {
@@ -25,6 +25,8 @@ pub(super) struct Entry {
     /// When it is stopped.
     deadline: Deadline,
     timeout: Option<Duration>,
+    /// What drop does to it if it is taken out, where that is something else.
+    kill_on_drop: Option<KillOnDrop>,
     /// When the caller wants to hear that it still runs.
     pub(super) remind: Deadline,
     registered: Registered,
@@ -36,16 +38,19 @@ pub(super) struct Entry {
     /// What was lent last counts as taken when the next is asked for.
     lent: Option<(Stream, usize)>,
     told_end: [bool; 2],
+    /// What the system refused; the process is stopped for it.
     failure: Option<Error>,
-    result: Option<Result<Output, Error>>,
+    /// Nothing is waited for any more.
+    is_over: bool,
 }
 
-/// The descriptors that are waited for.
-#[derive(Default)]
+/// The descriptors that are waited for. Members of a stop are looked after while it goes on.
+#[derive(Clone, Copy, Debug, Default)]
 struct Registered {
-    ends: [Option<RawFd>; 3],
+    ends: [bool; 3],
     notice: bool,
-    members: Vec<RawFd>,
+    /// The end of the process cannot be announced, and is looked for now and then.
+    is_blind: bool,
 }
 
 /// What there is to tell of a child.
@@ -53,11 +58,19 @@ pub(super) enum Fact {
     Line(Stream, Cut),
     Chunk(Stream),
     End(Stream),
-    Over(Box<Result<Output, Error>>),
+    /// The last.
+    Over,
 }
 
 /// Called with what is read.
 pub(super) type See<'a> = dyn FnMut(Stream, &[u8]) + 'a;
+
+/// What children of a set have in common while they are looked at.
+pub(super) struct Around<'a, 'b> {
+    pub(super) epoll: &'a mut Epoll,
+    pub(super) sight: &'a mut Sight,
+    pub(super) see: &'a mut See<'b>,
+}
 
 /// Passes on what is read, and takes care that nothing is closed while it is waited for.
 struct Onlooker<'a, 'b> {
@@ -72,24 +85,22 @@ impl Watch for Onlooker<'_, '_> {
         ControlFlow::Continue(())
     }
 
-    fn closing(&mut self, end: BorrowedFd<'_>) {
-        for place in &mut self.registered.ends {
-            if *place == Some(end.as_raw_fd()) {
-                self.epoll.remove(end);
-                *place = None;
-            }
+    fn closing(&mut self, number: usize, end: BorrowedFd<'_>) {
+        if self.registered.ends.get_mut(number).is_some_and(std::mem::take) {
+            self.epoll.remove(end);
         }
     }
 }
 
 impl Entry {
-    /// `is_ours`: nobody else has ever had its ends.
+    /// With `kill_on_drop` it was started for the set: nobody else has ever had its ends, and this is what drop does to it if it is
+    /// taken out.
     pub(super) fn new(
         child: Child,
         machine: Machine,
         follow: Follow,
-        timeout: Option<Duration>,
-        is_ours: bool,
+        (timeout, deadline): (Option<Duration>, Deadline),
+        kill_on_drop: Option<KillOnDrop>,
     ) -> Result<Entry, Error> {
         let mut state = State::new(&machine);
         state.never_blocks = true;
@@ -99,8 +110,9 @@ impl Entry {
             machine,
             state,
             follow,
-            deadline: Deadline::from(timeout),
+            deadline,
             timeout,
+            kill_on_drop,
             remind: Deadline::NEVER,
             registered: Registered::default(),
             armed: None,
@@ -109,11 +121,11 @@ impl Entry {
             lent: None,
             told_end: [follow == Follow::Record; 2],
             failure: None,
-            result: None,
+            is_over: false,
             child,
         };
         // What nobody else can read is ready when it is said to be, so that a first read does not block.
-        entry.talk(|talk| talk.prepare(is_ours))?;
+        entry.talk(|talk| talk.prepare(kill_on_drop.is_some()))?;
         Ok(entry)
     }
 
@@ -125,8 +137,17 @@ impl Entry {
         result
     }
 
-    pub(super) fn machine_mut(&mut self) -> &mut Machine {
-        &mut self.machine
+    /// The same, while what is closed is not waited for any more and what is read is seen.
+    fn talk_seen<T>(
+        &mut self,
+        around: &mut Around<'_, '_>,
+        act: impl FnOnce(&mut Talk<'_>, &mut Sight, &mut dyn Watch) -> T,
+    ) -> T {
+        let mut registered = self.registered;
+        let mut watch = Onlooker { epoll: &mut *around.epoll, registered: &mut registered, see: &mut *around.see };
+        let result = self.talk(|talk| act(talk, around.sight, &mut watch));
+        self.registered = registered;
+        result
     }
 
     pub(super) fn machine(&self) -> &Machine {
@@ -135,7 +156,7 @@ impl Entry {
 
     /// Nothing is waited for any more.
     pub(super) fn is_over(&self) -> bool {
-        self.result.is_some()
+        self.is_over
     }
 
     /// Notes that an end will not block, or that the process has ended.
@@ -155,7 +176,7 @@ impl Entry {
 
     /// Whether there is something to tell.
     pub(super) fn has_news(&self) -> bool {
-        self.result.is_some()
+        self.is_over
             || STREAMS.into_iter().zip(self.told_end).any(|(stream, told)| {
                 let has_more = self.follow != Follow::Record && !self.machine.unread(stream).is_empty();
                 has_more || (!told && self.machine.has_ended(stream))
@@ -169,180 +190,148 @@ impl Entry {
         added.map_err(|error| error.of_command(|| self.child.handle().line()))
     }
 
+    /// No more input will be added.
+    pub(super) fn end_input(&mut self) {
+        self.machine.hold_input(false);
+        self.mark(Part::Stdin);
+    }
+
     /// Begins to stop it, by the plan of its command. What it says on its way out is still read.
     pub(super) fn stop(&mut self) {
-        if !self.is_over() && !self.state.is_stopping() {
+        if !self.is_over && !self.state.is_stopping() {
             self.talk(|talk| talk.begin_stop(Cause::Stopped));
         }
     }
 
     /// Sends a signal to it and its tree, but to nobody in this group.
-    pub(super) fn signal(&self, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
+    pub(super) fn signal(&self, sight: &mut Sight, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
         if self.is_over() {
             return Ok(());
         }
         let (handle, plan) = (self.child.handle(), &self.child.settings.stop);
-        handle::signal_all(handle, plan, &self.child.pipes(), signal, except_group)
+        handle::signal_all(handle, plan, &self.child.pipes(), sight, (signal, except_group))
     }
 
     /// Moves what is ready, looks at the facts, and waits for what is wanted next. Returns when it wants to be looked at again.
-    pub(super) fn step(&mut self, epoll: &mut Epoll, key: Key, see: &mut See<'_>) -> Deadline {
-        if self.is_over() {
+    pub(super) fn step(&mut self, around: &mut Around<'_, '_>, key: Key) -> Deadline {
+        if self.is_over {
             return Deadline::NEVER;
         }
-        match self
-            .advance(epoll, see)
-            .and_then(|over| if over { Ok(None) } else { self.wait_for(epoll, key).map(Some) })
-        {
-            Ok(Some(until)) => until,
-            Ok(None) => {
-                self.conclude(epoll, see);
-                Deadline::NEVER
-            }
-            Err(error) => self.fail(error, epoll, see),
+        match self.advance(around).and_then(|decision| self.act_on(decision, around, key)) {
+            Ok(until) => until,
+            Err(error) => self.fail(error, around),
         }
     }
 
-    /// Whether it is over.
-    fn advance(&mut self, epoll: &mut Epoll, see: &mut See<'_>) -> Result<bool, Error> {
-        let deadline = self.deadline;
-        if self.state.is_stopping() {
-            // The next step may close what is waited for.
-            self.unregister(epoll, false);
+    fn advance(&mut self, around: &mut Around<'_, '_>) -> Result<Decision, Error> {
+        if self.state.is_over {
+            return Ok(Decision::Over);
         }
-        let mut registered = std::mem::take(&mut self.registered);
-        let decided = self.talk(|talk| {
-            let watch = &mut Onlooker { epoll, registered: &mut registered, see };
+        // A stop lets go of those who have ended.
+        self.unregister_members(around.epoll);
+        let (deadline, is_blind) = (self.deadline, self.registered.is_blind);
+        self.talk_seen(around, |talk, sight, watch| {
+            talk.catch_up();
+            if talk.has_passed() {
+                let [stdout, _] = &mut talk.state.ready.streams;
+                *stdout = true;
+            }
             talk.transfer(0, deadline, watch)?;
             if let Some(cause) = talk.why_to_stop().filter(|_| !talk.state.is_stopping()) {
                 talk.begin_stop(cause);
             }
-            if !talk.state.exited && talk.child.handle.notice().is_none() {
+            if is_blind && !talk.state.exited {
                 talk.state.exited = talk.child.handle.has_exited();
             }
-            talk.decide(deadline, true)
+            talk.decide(deadline, true, sight, watch)
+        })
+    }
+
+    fn act_on(&mut self, decision: Decision, around: &mut Around<'_, '_>, key: Key) -> Result<Deadline, Error> {
+        if !matches!(decision, Decision::Over) {
+            return self.wait_for(around.epoll, key);
+        }
+        let deadline = self.deadline;
+        let is_new = !std::mem::replace(&mut self.state.is_over, true);
+        let can_finish = self.talk_seen(around, |talk, sight, watch| {
+            if is_new {
+                talk.give_up(0, deadline, sight, watch)?;
+            }
+            talk.can_finish(deadline)
         });
-        self.registered = registered;
-        Ok(matches!(decided?, Decision::Over))
+        if !can_finish? {
+            self.unregister(around.epoll);
+            return Ok(Deadline::after(LOOK));
+        }
+        self.conclude(around)?;
+        Ok(Deadline::NEVER)
     }
 
     /// Waits for what can bring it on.
     fn wait_for(&mut self, epoll: &mut Epoll, key: Key) -> Result<Deadline, Error> {
-        let mut registered = std::mem::take(&mut self.registered);
-        let until = self.talk(|talk| -> Result<Deadline, Error> {
-            let failed = |error| Error::io("epoll", error);
-            let Some(mut until) = talk.state.until else { return Ok(Deadline::NEVER) };
-            let (stdin, [stdout, stderr]) = talk.wanted();
-            let wanted = [stdin.map(AsFd::as_fd), stdout.map(AsFd::as_fd), stderr.map(AsFd::as_fd)];
-            let present = talk.ends();
-            let parts =
-                [(Part::Stdin, Interest::Write), (Part::Stdout, Interest::Read), (Part::Stderr, Interest::Read)];
-            for (((place, wanted), present), (part, interest)) in
-                registered.ends.iter_mut().zip(wanted).zip(present).zip(parts)
-            {
-                match (wanted, place.is_some()) {
-                    (Some(fd), false) => {
-                        epoll.add(fd, key.token(part), interest).map_err(failed)?;
-                        *place = Some(fd.as_raw_fd());
-                    }
-                    (None, true) => {
-                        if let Some(fd) = present {
-                            epoll.remove(fd);
-                        }
-                        *place = None;
-                    }
-                    _ => {}
-                }
+        let mut registered = self.registered;
+        let until = self.talk(|talk| {
+            let until = talk.state.until.unwrap_or(Deadline::NEVER);
+            wait_for_ends(talk, epoll, key, &mut registered.ends)?;
+            if !talk.state.exited && !registered.notice {
+                let notice = talk.child.handle.notice();
+                let added = notice.map(|fd| epoll.add(fd, key.token(Part::Notice), Interest::ReadOnce));
+                registered.notice = matches!(added, Some(Ok(())));
+                registered.is_blind = !registered.notice;
             }
-            if !talk.state.exited {
-                match talk.child.handle.notice() {
-                    Some(fd) if !registered.notice => {
-                        epoll.add(fd, key.token(Part::Notice), Interest::ReadOnce).map_err(failed)?;
-                        registered.notice = true;
-                    }
-                    Some(_) => {}
-                    None => until = until.earlier(Deadline::after(LOOK)),
-                }
-            }
+            let mut looks = registered.is_blind || STREAMS.into_iter().any(|stream| talk.is_held_up(stream));
             for member in talk.members() {
-                epoll.add(member, key.token(Part::Member), Interest::ReadOnce).map_err(failed)?;
-                registered.members.push(member.as_raw_fd());
+                looks |= epoll.add(member, key.token(Part::Member), Interest::ReadOnce).is_err();
             }
+            let until = if looks { until.earlier(Deadline::after(LOOK)) } else { until };
             Ok(if talk.has_passed() { Deadline::now() } else { until })
         });
         self.registered = registered;
         until
     }
 
-    /// Nothing of it is waited for any more, or, unless `all`, nothing that the step of a stop may close.
-    fn unregister(&mut self, epoll: &mut Epoll, all: bool) {
-        let mut registered = std::mem::take(&mut self.registered);
+    /// Nothing of it is waited for any more.
+    fn unregister(&mut self, epoll: &mut Epoll) {
+        let registered = std::mem::take(&mut self.registered);
         self.talk(|talk| {
-            let [stdin, ..] = talk.ends();
-            for (place, end) in registered.ends.iter_mut().zip(talk.ends()) {
-                let concerned = all || end.map(|end| end.as_raw_fd()) == stdin.map(|end| end.as_raw_fd());
-                if concerned && let Some(end) = end.filter(|_| place.take().is_some()) {
-                    epoll.remove(end);
-                }
+            for (end, _) in talk.ends().into_iter().zip(registered.ends).filter(|(_, registered)| *registered) {
+                end.into_iter().for_each(|end| epoll.remove(end));
             }
-            for member in talk.members() {
-                if registered.members.contains(&member.as_raw_fd()) {
-                    epoll.remove(member);
-                }
-            }
-            registered.members.clear();
-            if all
-                && std::mem::take(&mut registered.notice)
-                && let Some(fd) = talk.child.handle.notice()
-            {
-                epoll.remove(fd);
+            if registered.notice {
+                talk.child.handle.notice().into_iter().for_each(|fd| epoll.remove(fd));
             }
         });
-        self.registered = registered;
+        self.unregister_members(epoll);
+    }
+
+    fn unregister_members(&mut self, epoll: &mut Epoll) {
+        if self.state.is_stopping() {
+            self.talk(|talk| talk.members().for_each(|member| epoll.remove(member)));
+        }
     }
 
     /// The system refuses something: the process is stopped, and the first error is the result.
-    fn fail(&mut self, error: Error, epoll: &mut Epoll, see: &mut See<'_>) -> Deadline {
+    fn fail(&mut self, error: Error, around: &mut Around<'_, '_>) -> Deadline {
         let is_first = self.failure.is_none();
         self.failure.get_or_insert(error);
-        if is_first && !self.state.is_stopping() {
+        self.state.is_broken = true;
+        if is_first && !self.is_over {
             self.stop();
             return Deadline::now();
         }
         // It cannot even be stopped.
-        self.conclude(epoll, see);
+        self.unregister(around.epoll);
+        self.child.settings.kill_on_drop = KillOnDrop::No;
+        self.is_over = true;
         Deadline::NEVER
     }
 
-    fn conclude(&mut self, epoll: &mut Epoll, see: &mut See<'_>) {
-        self.unregister(epoll, true);
+    fn conclude(&mut self, around: &mut Around<'_, '_>) -> Result<(), Error> {
+        self.unregister(around.epoll);
         let deadline = self.deadline;
-        let mut registered = Registered::default();
-        let finished = self.talk(|talk| {
-            let watch = &mut Onlooker { epoll, registered: &mut registered, see };
-            talk.finish(0, deadline, watch)
-        });
-        if let Err(error) = finished {
-            self.failure.get_or_insert(error);
-        }
-        let state = std::mem::replace(&mut self.state, State::new(&self.machine));
-        let closing = state.into_closing();
-        // What is unread is still to be handed out, so the record is a copy.
-        let result = match self.failure.take() {
-            Some(error) => {
-                let output = self.child.snapshot(&self.machine, closing);
-                Err(error.with_output(output))
-            }
-            None if self.follow == Follow::Record => {
-                let machine = std::mem::replace(&mut self.machine, Machine::new(false, None, None));
-                self.child.conclude(machine, closing)
-            }
-            None => self.child.conclude_live(&self.machine, closing),
-        };
-        self.result = Some(result.map_err(|error| match self.timeout {
-            Some(timeout) if error.is_timeout() => error.detail(format!("timed out after {timeout:?}")),
-            _ => error,
-        }));
+        self.talk_seen(around, |talk, sight, watch| talk.finish(0, deadline, sight, watch))?;
+        self.is_over = true;
+        Ok(())
     }
 
     /// What is to be told next, if anything.
@@ -360,7 +349,7 @@ impl Entry {
                 return Some(Fact::End(stream));
             }
         }
-        self.result.take().map(|result| Fact::Over(Box::new(result)))
+        self.is_over.then_some(Fact::Over)
     }
 
     fn next_piece(&mut self, place: usize, stream: Stream, ended: bool) -> Option<Fact> {
@@ -390,9 +379,22 @@ impl Entry {
         }
     }
 
+    /// What has come of it, once it is over.
+    pub(super) fn into_result(mut self) -> Result<Output, Error> {
+        let closing = self.state.into_closing();
+        let result = match self.failure.take() {
+            Some(error) => Err(error.with_output(self.child.record(self.machine, closing))),
+            None => self.child.conclude(self.machine, closing),
+        };
+        result.map_err(|error| match self.timeout {
+            Some(timeout) if error.is_timeout() => error.detail(format!("timed out after {timeout:?}")),
+            _ => error,
+        })
+    }
+
     /// Its child, with the conversation as far as it has come.
     pub(super) fn into_child(mut self, epoll: &mut Epoll) -> Child {
-        self.unregister(epoll, true);
+        self.unregister(epoll);
         self.take_lent();
         if let Some(finders) = &mut self.finders {
             for (stream, finder) in STREAMS.into_iter().zip(finders.iter_mut()) {
@@ -403,10 +405,34 @@ impl Entry {
                 }
             }
         }
-        if self.child.settings.kill_on_drop == KillOnDrop::Always {
-            self.child.settings.kill_on_drop = KillOnDrop::No;
+        // A stop that has done what it could is not done again.
+        if let Some(before) = self.kill_on_drop.filter(|_| self.child.settings.kill_on_drop != KillOnDrop::No) {
+            self.child.settings.kill_on_drop = before;
         }
         self.child.machine = Some(Box::new(self.machine));
         self.child
     }
+}
+
+/// Waits for the ends that bytes can pass, and for no others.
+fn wait_for_ends(talk: &Talk<'_>, epoll: &mut Epoll, key: Key, registered: &mut [bool; 3]) -> Result<(), Error> {
+    let (stdin, [stdout, stderr]) = talk.wanted();
+    let wanted = [stdin.map(AsFd::as_fd), stdout.map(AsFd::as_fd), stderr.map(AsFd::as_fd)];
+    let parts = [(Part::Stdin, Interest::Write), (Part::Stdout, Interest::Read), (Part::Stderr, Interest::Read)];
+    for (((is_registered, wanted), present), (part, interest)) in
+        registered.iter_mut().zip(wanted).zip(talk.ends()).zip(parts)
+    {
+        match (wanted, *is_registered) {
+            (Some(fd), false) => {
+                epoll.add(fd, key.token(part), interest).map_err(|error| Error::io("epoll_ctl", error))?;
+                *is_registered = true;
+            }
+            (None, true) => {
+                present.into_iter().for_each(|fd| epoll.remove(fd));
+                *is_registered = false;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

@@ -10,22 +10,22 @@ use crate::command::{Command, Input, Stdio};
 use crate::communicate::Purpose;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle;
+use crate::explain::Explanation;
+use crate::handle::{self, Sight};
 use crate::live::Line;
-use crate::machine::STREAMS;
 use crate::output::{Output, Stream};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 use crate::signal::Signal;
 use crate::sys;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::Cut;
-use entry::{Entry, Fact};
+use entry::{Around, Entry, Fact};
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use token::{Key, Part, Slab};
 
@@ -65,16 +65,27 @@ pub struct ChildSet {
     entries: Slab<Box<Entry>>,
     watched: Slab<OwnedFd>,
     timers: Slab<Instant>,
-    /// Every moment that is waited for: one timer is armed, for the first.
-    times: BTreeSet<(Instant, Moment)>,
-    /// Who has something to tell, in order.
+    /// When the caller wants to hear something. One timer is armed, for the first moment of this list and the next.
+    moments: BTreeSet<(Instant, Moment)>,
+    /// When a child is to be looked at.
+    looks: BTreeSet<(Instant, Key)>,
+    /// Who has something to tell, in order. Who is gone is passed over.
     pending: VecDeque<Key>,
     ready_descriptors: VecDeque<Key>,
-    waker: Option<(PipeReader, SetWaker)>,
+    /// Descriptors that were told, and are waited for again with the next wait.
+    told_descriptors: Vec<Key>,
+    waker: Option<(PipeReader, Weak<PipeWriter>)>,
     null: Option<Stdio>,
     woken: bool,
+    /// When the kernel was asked last.
+    asked: Instant,
+    /// What was told last was a timer.
+    told_timer: bool,
+    sight: Sight,
     /// Answers of the kernel, in memory that is used again.
     answers: Vec<u64>,
+    /// The process that made it. A forked copy has another number, and must not touch the children, nor what is waited for.
+    owner: u32,
 }
 
 /// Whose moment it is.
@@ -83,8 +94,14 @@ enum Moment {
     Timer(Key),
     /// A child is to be reported as still running.
     Reminder(Key),
-    /// A child is to be looked at.
-    Look(Key),
+}
+
+/// What somebody who waits wants to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Everything,
+    /// What children say and how they end. The rest is told later.
+    Children,
 }
 
 /// A child in a set. Never used again for another one.
@@ -175,13 +192,19 @@ impl ChildSet {
             entries: Slab::default(),
             watched: Slab::default(),
             timers: Slab::default(),
-            times: BTreeSet::new(),
+            moments: BTreeSet::new(),
+            looks: BTreeSet::new(),
             pending: VecDeque::new(),
             ready_descriptors: VecDeque::new(),
+            told_descriptors: Vec::new(),
             waker: None,
             null: None,
             woken: false,
+            asked: Instant::now(),
+            told_timer: false,
+            sight: Sight::default(),
             answers: Vec::new(),
+            owner: std::process::id(),
         })
     }
 
@@ -204,18 +227,18 @@ impl ChildSet {
             return Err(no_lines().of_command(|| command.to_string()));
         }
         let streams = command.collected_streams(self.null())?;
-        let mut child = command.spawn_with(&streams)?;
-        child.settings.kill_on_drop = KillOnDrop::Always;
+        let deadline = Deadline::from(command.timeout);
+        let child = command.spawn_with(&streams)?;
         let [stdin, ..] = &streams;
         let input = command.fed_input(stdin.as_ref());
-        self.admit(child, input, follow, command.timeout, true)
+        self.admit(child, Some(input), follow, command.timeout, deadline)
     }
 
     /// Puts a child in. Its output is collected from here on, or told; standard input stays open for what is [fed](Self::feed), until
     /// [`end_input`](Self::end_input).
     ///
     /// # Errors
-    /// If the system refuses to wait for it.
+    /// As [`insert_and_follow`](Self::insert_and_follow).
     pub fn insert(&mut self, child: Child) -> Result<ChildKey, Error> {
         self.insert_and_follow(child, Follow::Record)
     }
@@ -223,16 +246,12 @@ impl ChildSet {
     /// The same, and tells its output while it runs.
     ///
     /// # Errors
-    /// As [`insert`](Self::insert), and as [`start_and_follow`](Self::start_and_follow).
+    /// As [`start_and_follow`](Self::start_and_follow). The child is dropped then, as any child is.
     pub fn insert_and_follow(&mut self, child: Child, follow: Follow) -> Result<ChildKey, Error> {
         if follow == Follow::Lines && child.settings.text.is_cut_as_text() {
             return Err(no_lines().of_command(|| child.handle().line()));
         }
-        let key = self.admit(child, Input::empty(), follow, None, false)?;
-        if let Some(entry) = self.entries.get_mut(key.0) {
-            entry.machine_mut().hold_input(true);
-        }
-        Ok(key)
+        self.admit(child, None, follow, None, Deadline::NEVER)
     }
 
     /// The null device, opened once for all who are given it.
@@ -240,27 +259,30 @@ impl ChildSet {
         if self.null.is_none() {
             let options = &mut std::fs::OpenOptions::new();
             let opened = sys::fd::open(Path::new("/dev/null"), options.read(true).write(true), 0);
-            self.null = opened.ok().map(|fd| Stdio::from(fd));
+            self.null = opened.ok().map(Stdio::from);
         }
         self.null.clone().unwrap_or_else(Stdio::null)
     }
 
+    /// A child that was started with this input, or that was put in and gets it later.
     fn admit(
         &mut self,
         mut child: Child,
-        input: Input,
+        input: Option<Input>,
         follow: Follow,
         timeout: Option<Duration>,
-        is_ours: bool,
+        deadline: Deadline,
     ) -> Result<ChildKey, Error> {
-        let purpose = if follow == Follow::Record { Purpose::Collect } else { Purpose::Show };
-        let mut machine = child.begin(input, purpose)?;
-        if follow != Follow::Record {
-            for stream in STREAMS {
-                machine.hand_out(stream, child.limit(stream, Purpose::Collect).bytes_max);
-            }
+        let (is_ours, kill_on_drop) = (input.is_some(), child.settings.kill_on_drop);
+        if is_ours {
+            // It was started for the set, and goes with it.
+            child.settings.kill_on_drop = KillOnDrop::In(self.owner);
         }
-        let entry = Entry::new(child, machine, follow, timeout, is_ours)?;
+        let input = input.unwrap_or_else(Input::empty);
+        let mut machine =
+            if follow == Follow::Record { child.begin(input, Purpose::Collect)? } else { child.begin_live(input)? };
+        machine.hold_input(!is_ours);
+        let entry = Entry::new(child, machine, follow, (timeout, deadline), is_ours.then_some(kill_on_drop))?;
         let key = self.entries.insert(Box::new(entry));
         self.step(key, &mut |_, _, _| ());
         Ok(ChildKey(key))
@@ -286,6 +308,11 @@ impl ChildSet {
         self.entries.get(child.0).map(|entry| &entry.child)
     }
 
+    /// What a child is doing, and why it does not come to its end; see [`Child::explain`]. `None` if it is not in the set.
+    pub fn explain(&self, child: ChildKey) -> Option<Explanation> {
+        self.entries.get(child.0).map(|entry| handle::explain(&entry.child.subject(Some(entry.machine()))))
+    }
+
     /// Gives input to a child that was [inserted](Self::insert), behind what is still to be written.
     ///
     /// # Errors
@@ -302,8 +329,7 @@ impl ChildSet {
     /// Closes the standard input of a child behind what is still to be written. False if it is not in the set.
     pub fn end_input(&mut self, child: ChildKey) -> bool {
         let Some(entry) = self.entries.get_mut(child.0) else { return false };
-        entry.machine_mut().hold_input(false);
-        entry.mark(Part::Stdin);
+        entry.end_input();
         self.step(child.0, &mut |_, _, _| ());
         true
     }
@@ -313,19 +339,19 @@ impl ChildSet {
     pub fn stop(&mut self, child: ChildKey) -> bool {
         let Some(entry) = self.entries.get_mut(child.0) else { return false };
         entry.stop();
-        self.step(child.0, &mut |_, _, _| ());
+        self.look_again(child.0, Deadline::now());
         true
     }
 
     /// Sends a signal to a child and its tree, once, but to nobody in this group.
-    pub(crate) fn signal(&self, child: ChildKey, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
-        self.entries.get(child.0).map_or(Ok(()), |entry| entry.signal(signal, except_group))
+    pub(crate) fn signal(&mut self, child: ChildKey, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
+        let sight = &mut self.sight;
+        self.entries.get(child.0).map_or(Ok(()), |entry| entry.signal(sight, signal, except_group))
     }
 
     /// Takes a child out, as it is. What was read and not told goes with it: [`Child::communicate`] goes on from there.
     pub fn remove(&mut self, child: ChildKey) -> Option<Child> {
         let entry = self.forget(child.0)?;
-        self.pending.retain(|key| *key != child.0);
         Some(entry.into_child(&mut self.epoll))
     }
 
@@ -341,9 +367,9 @@ impl ChildSet {
         let name = Moment::Reminder(child.0);
         let before = std::mem::replace(&mut entry.remind, deadline.into());
         if let Some(moment) = before.moment() {
-            self.times.remove(&(moment, name));
+            self.moments.remove(&(moment, name));
         }
-        self.times.extend(entry.remind.moment().map(|moment| (moment, name)));
+        self.moments.extend(entry.remind.moment().map(|moment| (moment, name)));
         true
     }
 
@@ -352,14 +378,14 @@ impl ChildSet {
         // A moment that the clock cannot hold never comes.
         let moment = Deadline::after(after).moment();
         let key = self.timers.insert(moment.unwrap_or_else(Instant::now));
-        self.times.extend(moment.map(|moment| (moment, Moment::Timer(key))));
+        self.moments.extend(moment.map(|moment| (moment, Moment::Timer(key))));
         TimerKey(key)
     }
 
     /// Takes a timer back. False if it has been told, or taken back before.
     pub fn remove_timer(&mut self, timer: TimerKey) -> bool {
         let Some(moment) = self.timers.remove(timer.0) else { return false };
-        self.times.remove(&(moment, Moment::Timer(timer.0)));
+        self.moments.remove(&(moment, Moment::Timer(timer.0)));
         true
     }
 
@@ -371,7 +397,7 @@ impl ChildSet {
     pub fn watch(&mut self, descriptor: impl Into<OwnedFd>) -> Result<WatchKey, Error> {
         let key = self.watched.insert(descriptor.into());
         let Some(fd) = self.watched.get(key) else { return Ok(WatchKey(key)) };
-        match self.epoll.add(fd.as_fd(), key.token(Part::Watched), Interest::Read) {
+        match self.epoll.add(fd.as_fd(), key.token(Part::Watched), Interest::ReadOnce) {
             Ok(()) => Ok(WatchKey(key)),
             Err(error) => {
                 self.watched.remove(key);
@@ -398,19 +424,26 @@ impl ChildSet {
     /// # Errors
     /// If no descriptors are left.
     pub fn waker(&mut self) -> Result<SetWaker, Error> {
-        if let Some((_, waker)) = &self.waker {
-            return Ok(waker.clone());
+        if let Some(writer) = self.waker.as_ref().and_then(|(_, writer)| writer.upgrade()) {
+            return Ok(SetWaker(writer));
         }
+        self.drop_waker();
         let failed = |error| Error::io("pipe", error);
         let (reader, writer) = pipe().map_err(failed)?;
         for end in [reader.as_fd(), writer.as_fd()] {
             sys::fd::set_nonblocking(end).map_err(failed)?;
         }
         let token = Key::FIRST.token(Part::Wake);
-        self.epoll.add(reader.as_fd(), token, Interest::Read).map_err(failed)?;
-        let waker = SetWaker(Arc::new(writer));
-        self.waker = Some((reader, waker.clone()));
-        Ok(waker)
+        self.epoll.add(reader.as_fd(), token, Interest::Read).map_err(|error| Error::io("epoll_ctl", error))?;
+        let writer = Arc::new(writer);
+        self.waker = Some((reader, Arc::downgrade(&writer)));
+        Ok(SetWaker(writer))
+    }
+
+    fn drop_waker(&mut self) {
+        if let Some((reader, _)) = self.waker.take() {
+            self.epoll.remove(reader.as_fd());
+        }
     }
 
     /// Waits for what happens next. `None` if there is nothing left to wait for, or a [`waker`](Self::waker) wanted it.
@@ -442,17 +475,20 @@ impl ChildSet {
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
     pub fn wait_any_deadline(&mut self, deadline: impl Into<Deadline>) -> Result<Option<News<'_>>, Error> {
-        let Some(found) = self.find(deadline.into(), &mut |_, _, _| ())? else { return Ok(None) };
-        Ok(Some(match found {
+        let found = self.find(Wish::Everything, deadline.into(), &Cell::new(false), &mut |_, _, _| ())?;
+        Ok(found.map(|found| match found {
             Found::Timer(timer) => News::Timer(timer),
             Found::Timeout(child) => News::Timeout(child),
-            Found::Readable(watch) => News::Readable(watch),
+            Found::Readable(watch) => {
+                self.told_descriptors.push(watch.0);
+                News::Readable(watch)
+            }
             Found::Child(key, fact) => self.tell(key, fact),
         }))
     }
 
-    /// Waits for the next child that ends. What else happens is not told. `None` also when somebody wants the wait to end: a waker, or
-    /// whoever sees what is read.
+    /// Waits for the next child that ends. Lines and chunks are not told; what else happens is told later. Whoever sees what is read
+    /// may have enough.
     pub(crate) fn wait_exit(
         &mut self,
         deadline: Deadline,
@@ -460,21 +496,20 @@ impl ChildSet {
         see: &mut SeeAll<'_>,
     ) -> Result<Option<(ChildKey, Result<Output, Error>)>, Error> {
         loop {
-            match self.find_ready(see) {
-                Some(Found::Child(key, Fact::Over(result))) => {
-                    self.forget(key);
-                    return Ok(Some((ChildKey(key), *result)));
+            match self.find(Wish::Children, deadline, enough, see)? {
+                Some(Found::Child(key, Fact::Over)) => {
+                    if let Some(entry) = self.forget(key) {
+                        return Ok(Some((ChildKey(key), entry.into_result())));
+                    }
                 }
-                Some(_) => continue,
-                None => {}
-            }
-            if enough.get() || self.has_enough() || !self.wait(deadline, see)? {
-                return Ok(None);
+                Some(_) => {}
+                None => return Ok(None),
             }
         }
     }
 
-    /// Waits for all children: their results in the order in which they end. Timers and descriptors are not told meanwhile.
+    /// Waits for all children: their results in the order in which they end. Their lines and chunks are not told; timers, timeouts of
+    /// those that still run, and descriptors are told by the next [`wait_any`](Self::wait_any). A [`waker`](Self::waker) ends nothing.
     ///
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
@@ -521,19 +556,29 @@ impl ChildSet {
 
     /// The first moment at which there is something to be done without a descriptor being ready.
     pub fn next_moment(&self) -> Deadline {
-        if !self.pending.is_empty() || !self.ready_descriptors.is_empty() {
+        self.next_moment_of(Wish::Everything)
+    }
+
+    fn next_moment_of(&self, wish: Wish) -> Deadline {
+        let all = wish == Wish::Everything;
+        if self.woken || !self.pending.is_empty() || (all && !self.ready_descriptors.is_empty()) {
             return Deadline::now();
         }
-        self.times.first().map_or(Deadline::NEVER, |(moment, _)| Deadline::at(*moment))
+        let look = self.looks.first().map(|(moment, _)| *moment);
+        let moment = self.moments.first().map(|(moment, _)| *moment).filter(|_| all);
+        look.into_iter().chain(moment).min().map_or(Deadline::NEVER, Deadline::at)
     }
 
     fn tell(&mut self, key: Key, fact: Fact) -> News<'_> {
         let child = ChildKey(key);
         match fact {
             Fact::End(stream) => News::End { child, stream },
-            Fact::Over(result) => {
-                self.forget(key);
-                News::Exit { child, result: *result }
+            Fact::Over => {
+                let result = match self.forget(key) {
+                    Some(entry) => entry.into_result(),
+                    None => Err(Error::invalid("the child is not in the set")),
+                };
+                News::Exit { child, result }
             }
             Fact::Line(stream, cut) => News::Line { child, line: self.line(key, stream, cut) },
             Fact::Chunk(stream) => {
@@ -553,33 +598,54 @@ impl ChildSet {
     /// A child leaves the set, and its moments with it.
     fn forget(&mut self, key: Key) -> Option<Box<Entry>> {
         let entry = self.entries.remove(key)?;
-        for (moment, name) in [(entry.armed, Moment::Look(key)), (entry.remind.moment(), Moment::Reminder(key))] {
-            if let Some(moment) = moment {
-                self.times.remove(&(moment, name));
-            }
+        if let Some(moment) = entry.armed {
+            self.looks.remove(&(moment, key));
+        }
+        if let Some(moment) = entry.remind.moment() {
+            self.moments.remove(&(moment, Moment::Reminder(key)));
         }
         Some(entry)
     }
 
-    fn find(&mut self, deadline: Deadline, see: &mut SeeAll<'_>) -> Result<Option<Found>, Error> {
+    /// The next that is to be told, after a wait if that is needed.
+    fn find(
+        &mut self,
+        wish: Wish,
+        deadline: Deadline,
+        enough: &Cell<bool>,
+        see: &mut SeeAll<'_>,
+    ) -> Result<Option<Found>, Error> {
+        let mut has_waited = false;
         loop {
-            if let Some(found) = self.find_ready(see) {
+            self.look_at_due(see);
+            if let Some(found) = self.next_found(wish) {
+                self.told_timer = matches!(found, Found::Timer(_) | Found::Timeout(_));
                 return Ok(Some(found));
             }
-            if self.has_enough() || !self.wait(deadline, see)? {
+            let is_over = std::mem::take(&mut self.woken) || self.has_nothing_left(wish);
+            if is_over || enough.get() || (has_waited && deadline.has_passed()) {
                 return Ok(None);
             }
+            self.wait(deadline.earlier(self.next_moment_of(wish)), see)?;
+            has_waited = true;
         }
     }
 
+    /// Whether nothing will ever happen.
+    fn has_nothing_left(&self, wish: Wish) -> bool {
+        let can_be_woken = self.waker.as_ref().is_some_and(|(_, writer)| writer.strong_count() > 0);
+        let has_others = wish == Wish::Everything && !(self.watched.is_empty() && self.moments.is_empty());
+        self.entries.is_empty() && !has_others && !can_be_woken
+    }
+
     /// The order of what is told is decided here.
-    fn find_ready(&mut self, see: &mut SeeAll<'_>) -> Option<Found> {
-        if let Some(found) = self.find_due(see) {
+    fn next_found(&mut self, wish: Wish) -> Option<Found> {
+        let all = wish == Wish::Everything;
+        if all && let Some(found) = self.next_due() {
             return Some(found);
         }
         while let Some(&key) = self.pending.front() {
-            let fact = self.entries.get_mut(key).and_then(|entry| entry.next_fact());
-            if let Some(fact) = fact {
+            if let Some(fact) = self.entries.get_mut(key).and_then(|entry| entry.next_fact()) {
                 return Some(Found::Child(key, fact));
             }
             self.pending.pop_front();
@@ -587,7 +653,7 @@ impl ChildSet {
                 entry.is_pending = false;
             }
         }
-        while let Some(key) = self.ready_descriptors.pop_front() {
+        while all && let Some(key) = self.ready_descriptors.pop_front() {
             if self.watched.get(key).is_some() {
                 return Some(Found::Readable(WatchKey(key)));
             }
@@ -595,25 +661,16 @@ impl ChildSet {
         None
     }
 
-    /// Nothing is left to wait for, or somebody wants the wait to end.
-    fn has_enough(&mut self) -> bool {
-        let nothing_left = self.entries.len() == 0 && self.watched.len() == 0 && self.timers.len() == 0;
-        std::mem::take(&mut self.woken) || (nothing_left && self.waker.is_none())
-    }
-
-    /// Timers that have come; children whose moment has come are looked at.
-    fn find_due(&mut self, see: &mut SeeAll<'_>) -> Option<Found> {
-        let mut now = None;
-        while let Some(&(moment, name)) = self.times.first()
-            && moment <= *now.get_or_insert_with(Instant::now)
+    /// The next timer or timeout that has come. Those that come faster than they are dealt with take turns with everything else: behind
+    /// one that was told only those count that had come when the kernel was asked.
+    fn next_due(&mut self) -> Option<Found> {
+        while let Some(&(moment, name)) = self.moments.first()
+            && moment <= if self.told_timer { self.asked } else { Instant::now() }
         {
-            self.times.pop_first();
+            self.moments.pop_first();
             match name {
-                Moment::Timer(key) => {
-                    if self.timers.remove(key).is_some() {
-                        return Some(Found::Timer(TimerKey(key)));
-                    }
-                }
+                Moment::Timer(key) if self.timers.remove(key).is_some() => return Some(Found::Timer(TimerKey(key))),
+                Moment::Timer(_) => {}
                 Moment::Reminder(key) => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
                     entry.remind = Deadline::NEVER;
@@ -621,22 +678,41 @@ impl ChildSet {
                         return Some(Found::Timeout(ChildKey(key)));
                     }
                 }
-                Moment::Look(key) => {
-                    if let Some(entry) = self.entries.get_mut(key) {
-                        entry.armed = None;
-                    }
-                    self.step(key, see);
-                }
             }
         }
         None
     }
 
-    /// Waits once, and takes the answers. False if the deadline has come.
-    fn wait(&mut self, deadline: Deadline, see: &mut SeeAll<'_>) -> Result<bool, Error> {
-        let until = deadline.earlier(self.next_moment());
+    /// Children whose moment has come are looked at.
+    fn look_at_due(&mut self, see: &mut SeeAll<'_>) {
+        if self.looks.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        self.sight.renew();
+        while let Some(&(moment, key)) = self.looks.first()
+            && moment <= now
+        {
+            self.looks.pop_first();
+            if let Some(entry) = self.entries.get_mut(key) {
+                entry.armed = None;
+            }
+            self.step(key, see);
+        }
+    }
+
+    /// Waits once, and takes the answers.
+    fn wait(&mut self, until: Deadline, see: &mut SeeAll<'_>) -> Result<(), Error> {
+        for key in self.told_descriptors.drain(..) {
+            if let Some(fd) = self.watched.get(key) {
+                let added = self.epoll.add_again(fd.as_fd(), key.token(Part::Watched), Interest::ReadOnce);
+                added.map_err(|error| Error::io("epoll_ctl", error))?;
+            }
+        }
         let mut answers = std::mem::take(&mut self.answers);
         let waited = self.epoll.wait(&mut answers, until.moment());
+        self.asked = Instant::now();
+        self.sight.renew();
         let mut marked: Option<Key> = None;
         for (key, part) in answers.drain(..).map(Key::of) {
             match part {
@@ -657,34 +733,49 @@ impl ChildSet {
             self.step(key, see);
         }
         self.answers = answers;
-        waited.map_err(|error| Error::io("epoll_wait", error))?;
-        let has_news = !self.pending.is_empty() || !self.ready_descriptors.is_empty() || self.woken;
-        Ok(has_news || !deadline.has_passed())
+        waited.map_err(|error| Error::io("epoll_wait", error))
     }
 
     fn take_wake(&mut self) {
-        if let Some((reader, _)) = &self.waker {
-            let mut bytes = [0; 64];
-            let _ = sys::fd::read(reader.as_fd(), &mut bytes);
-            self.woken = true;
+        let mut bytes = [0; 256];
+        let Some((reader, _)) = &self.waker else { return };
+        loop {
+            match sys::fd::read(reader.as_fd(), &mut bytes) {
+                // Nobody is left who could wake.
+                Ok(0) => return self.drop_waker(),
+                Ok(count) => {
+                    self.woken = true;
+                    if count < bytes.len() {
+                        return;
+                    }
+                }
+                // All is read.
+                Err(_) => return,
+            }
         }
     }
 
     /// Looks at a child, and notes when to look again.
     fn step(&mut self, key: Key, see: &mut SeeAll<'_>) {
         let Some(entry) = self.entries.get_mut(key) else { return };
-        let until = entry.step(&mut self.epoll, key, &mut |stream, bytes| see(ChildKey(key), stream, bytes));
-        let armed = until.moment();
-        if entry.armed != armed {
-            let name = Moment::Look(key);
-            if let Some(before) = entry.armed {
-                self.times.remove(&(before, name));
-            }
-            self.times.extend(armed.map(|moment| (moment, name)));
-            entry.armed = armed;
-        }
+        let see = &mut |stream, bytes: &[u8]| see(ChildKey(key), stream, bytes);
+        let until = entry.step(&mut Around { epoll: &mut self.epoll, sight: &mut self.sight, see }, key);
         if entry.has_news() && !std::mem::replace(&mut entry.is_pending, true) {
             self.pending.push_back(key);
+        }
+        self.look_again(key, until);
+    }
+
+    /// Notes when to look at a child again.
+    fn look_again(&mut self, key: Key, until: Deadline) {
+        let Some(entry) = self.entries.get_mut(key) else { return };
+        let (before, armed) = (entry.armed, until.moment());
+        if before != armed {
+            if let Some(before) = before {
+                self.looks.remove(&(before, key));
+            }
+            self.looks.extend(armed.map(|moment| (moment, key)));
+            entry.armed = armed;
         }
     }
 }
@@ -708,6 +799,9 @@ impl SetWaker {
 /// Everything that is left is stopped, all at the same time, each by the plan of its command.
 impl Drop for ChildSet {
     fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            return;
+        }
         let keys: Vec<Key> = self.entries.keys().collect();
         let mut children: Vec<Child> = keys
             .into_iter()
@@ -734,7 +828,7 @@ impl fmt::Debug for ChildSet {
 }
 
 impl Extend<Child> for ChildSet {
-    /// Puts children in. One that the system refuses to wait for is stopped.
+    /// Puts children in; see [`ChildSet::insert`]. One that cannot be put in is dropped.
     fn extend<I: IntoIterator<Item = Child>>(&mut self, children: I) {
         for child in children {
             let _ = self.insert(child);

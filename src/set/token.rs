@@ -92,6 +92,10 @@ impl<T> Slab<T> {
         self.slots.len() - self.free.len()
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         let slots = (0u32..).zip(&self.slots);
         slots

@@ -43,12 +43,7 @@ impl Epoll {
     }
 
     pub(crate) fn add(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
-        let flags = match interest {
-            Interest::Read => EpollFlags::EPOLLIN,
-            Interest::Write => EpollFlags::EPOLLOUT,
-            Interest::ReadOnce => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
-        };
-        let mut event = EpollEvent::new(flags, token);
+        let mut event = EpollEvent::new(flags(interest), token);
         match self.control(EpollOp::EpollCtlAdd, fd, &mut event) {
             // Told once before, and not removed.
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
@@ -56,6 +51,11 @@ impl Epoll {
             }
             result => result,
         }
+    }
+
+    /// Adds again what was told once.
+    pub(crate) fn add_again(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        self.control(EpollOp::EpollCtlMod, fd, &mut EpollEvent::new(flags(interest), token))
     }
 
     /// Whoever is not there any more need not be removed.
@@ -105,6 +105,14 @@ impl Epoll {
         let millis = remaining.map_or(-1, |time| time.as_nanos().div_ceil(1_000_000) as libc::c_int);
         // SAFETY: `answers` has room for `count` events.
         Errno::result(unsafe { libc::epoll_wait(fd, answers, count, millis) }).map(|count| count as usize)
+    }
+}
+
+fn flags(interest: Interest) -> EpollFlags {
+    match interest {
+        Interest::Read => EpollFlags::EPOLLIN,
+        Interest::Write => EpollFlags::EPOLLOUT,
+        Interest::ReadOnce => EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT,
     }
 }
 

@@ -34,6 +34,11 @@ impl Epoll {
         Ok(())
     }
 
+    /// Adds again what was told once.
+    pub(crate) fn add_again(&mut self, fd: BorrowedFd<'_>, token: u64, interest: Interest) -> io::Result<()> {
+        self.add(fd, token, interest)
+    }
+
     pub(crate) fn remove(&mut self, fd: BorrowedFd<'_>) {
         self.entries.retain(|(number, _, _)| *number != fd.as_raw_fd());
     }

@@ -2,6 +2,7 @@
 //! that reach further than one process; where /proc is missing or hidden the answers are empty, and nothing depends on them.
 
 use super::pty::{self, Identity};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Read;
@@ -87,10 +88,11 @@ fn masked(bytes: &[u8], secret: &[u8]) -> Vec<u8> {
     shown
 }
 
-/// Whether the environment that a process was started with has this entry.
-pub(crate) fn has_environment(pid: i32, entry: &[u8]) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|environment| environment.split(|&byte| byte == 0).any(|found| found == entry))
+/// The entries that begin so in the environment that a process was started with.
+pub(crate) fn environment_entries(pid: i32, beginning: &[u8]) -> Vec<Vec<u8>> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let entries = environment.split(|&byte| byte == 0);
+    entries.filter(|entry| entry.starts_with(beginning)).map(<[u8]>::to_vec).collect()
 }
 
 /// What the output of a child comes by, as others hold it.
@@ -116,7 +118,8 @@ pub(crate) fn writers(channels: &[Channel]) -> Vec<i32> {
     pids().filter(|&pid| pid != ours && writes_to(pid, channels)).collect()
 }
 
-fn writes_to(pid: i32, channels: &[Channel]) -> bool {
+/// Whether a process is one of the [`writers`].
+pub(crate) fn writes_to(pid: i32, channels: &[Channel]) -> bool {
     modes(pid, channels).iter().any(|mode| mode & WRITES != 0 && mode & READS == 0)
 }
 
@@ -205,6 +208,23 @@ pub(crate) fn survey(inodes: &[u64]) -> Survey {
         survey.table.push(stat);
     }
     survey
+}
+
+/// All pipes, by inode, and who holds them but this process. Looks at every descriptor of every process.
+pub(crate) fn pipes() -> HashMap<u64, Vec<i32>> {
+    let ours = std::process::id() as i32;
+    let mut pipes: HashMap<u64, Vec<i32>> = HashMap::new();
+    for pid in pids().filter(|pid| *pid != ours) {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let Ok(link) = fs::read_link(entry.path()) else { continue };
+            let Some(inode) = pipe_inode(link.as_os_str().as_bytes()) else { continue };
+            let holders = pipes.entry(inode).or_default();
+            if holders.last() != Some(&pid) {
+                holders.push(pid);
+            }
+        }
+    }
+    pipes
 }
 
 /// What a descriptor of a process refers to: a path, or something like `pipe:[77]`.

@@ -5,7 +5,7 @@ use crate::support::{Scratch, alone, descriptors, fixture};
 use crate::talk::{noise, with_descriptor};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, Signal as Number, signal};
-use procession::pool::{Done, Observer, Outcome, Print, Ready, Task, TaskId, TaskNews};
+use procession::pool::{Done, Observer, Outcome, Pool, Print, Ready, Task, TaskId, TaskNews};
 use procession::{Command, ErrorKind, Output, Overflow, Stream};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -483,6 +483,47 @@ fn there_is_no_room_for_what_is_held() {
         end(&mut print, 1);
         end(&mut print, 2);
         assert_eq!(stdout.text(), "shown\n", "what is incomplete is not shown");
+    });
+}
+
+#[test]
+fn a_pool_is_shown_in_each_way() {
+    alone!({
+        let commands = || {
+            (0..40).map(|number| {
+                Command::shell(format!("printf {number}; sleep 0.00$(({number} % 7)); echo .; echo e{number} >&2"))
+            })
+        };
+        let expected: Vec<String> = (0..40).map(|number| format!("{number}.")).collect();
+        for (print, is_ordered) in [
+            (Print::grouped(), false),
+            (Print::prefixed().prefix(|_| String::new()), false),
+            (Print::keep_order(), true),
+        ] {
+            let (print, stdout, stderr) = pages(print);
+            let pool = Pool::new(8).observe(print.clone());
+            assert_eq!(pool.map(commands()).len(), 40);
+            pool.close();
+            pool.join().unwrap();
+            assert!(print.error().is_none());
+            let (stdout, stderr) = (stdout.text(), stderr.text());
+            let (mut lines, mut errors): (Vec<&str>, Vec<&str>) = (stdout.lines().collect(), stderr.lines().collect());
+            if !is_ordered {
+                lines.sort_by_key(|line| line.trim_end_matches('.').parse::<usize>().unwrap());
+                errors.sort_by_key(|line| line[1..].parse::<usize>().unwrap());
+            }
+            assert_eq!(lines, expected, "{print:?}");
+            assert!(
+                errors.iter().map(|line| &line[1..]).eq(expected.iter().map(|line| line.trim_end_matches('.'))),
+                "{print:?}"
+            );
+        }
+        // Two that look on at the same time.
+        let (grouped, stdout, stderr) = pages(Print::grouped());
+        let pool = Pool::new(2).observe(grouped).observe(pages(Print::keep_order()).0);
+        pool.map([fixture("spew").arg("300000")]);
+        drop(pool);
+        assert_eq!((stdout.bytes().len(), stderr.text().as_str()), (300_000, ""));
     });
 }
 

@@ -4,7 +4,7 @@
 use crate::inject::supervise;
 use crate::support::{Scratch, alone, is_root, wait_for};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use procession::pool::{Done, History, Observer, RunLog, Task, TaskId, TaskNews};
+use procession::pool::{Done, History, Observer, Pool, RunLog, Task, TaskId, TaskNews};
 use procession::{Command, Error, ErrorKind, Input, Output, Overflow};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File};
@@ -112,6 +112,83 @@ fn the_key_is_that_of_the_start() {
         fs::remove_file(&file).unwrap();
         answers.push(read(&path).succeeded(&task));
         assert_eq!(answers, [false, true, false, false]);
+    });
+}
+
+/// A program in three steps: what the later ones read is made by the earlier ones.
+fn steps(folder: &Path) -> Vec<Task> {
+    let step = |name: &str, from: &str, to: &str| {
+        let script = format!("cat {from} >{to} && echo {name} >>{to} && echo {name} >>ran");
+        Task::new(Command::shell(script).current_dir(folder)).name(name).reads(from).writes(to)
+    };
+    vec![
+        step("pack", "program", "package").after("link"),
+        step("link", "object", "program").after("compile"),
+        step("compile", "source", "object"),
+    ]
+}
+
+#[test]
+fn a_pool_goes_on_where_an_earlier_one_was() {
+    alone!({
+        let scratch = Scratch::new();
+        let (path, ran) = (scratch.join("run.log"), scratch.join("ran"));
+        fs::write(scratch.join("source"), "one\n").unwrap();
+        let made = || {
+            fs::write(&ran, "").unwrap();
+            let log = RunLog::append(&path).unwrap();
+            let pool = Pool::new(2).observe(log.clone());
+            let tasks = RunLog::read(&path).unwrap().skip_done(steps(scratch.path()));
+            pool.submit_all(tasks).unwrap().iter().for_each(|task| assert!(task.wait().success()));
+            pool.close();
+            pool.join().unwrap();
+            log.finish().unwrap();
+            text(&ran)
+        };
+        assert_eq!(made(), "compile\nlink\npack\n");
+        assert_eq!(made(), "", "each was logged with what it has read, though that was not there at first");
+        fs::write(scratch.join("source"), "two\n").unwrap();
+        assert_eq!(made(), "compile\nlink\npack\n");
+        fs::remove_file(scratch.join("package")).unwrap();
+        assert_eq!(made(), "pack\n");
+        fs::write(scratch.join("program"), "somebody has been here\n").unwrap();
+        assert_eq!(made(), "pack\n", "what was made is read, too");
+        assert_eq!(text(&scratch.join("package")), "somebody has been here\npack\n");
+        assert_eq!(made(), "");
+    });
+}
+
+/// One that looks on and takes its time.
+struct Slow(RunLog);
+
+impl Observer for Slow {
+    fn see(&mut self, news: &TaskNews<'_>) {
+        std::thread::sleep(Duration::from_millis(2));
+        self.0.see(news);
+    }
+}
+
+/// Each task changes what it reads as soon as it can; the log must have looked before, also where another thread tells it.
+#[test]
+fn a_pool_lets_the_log_look_before_a_task_starts() {
+    alone!({
+        let scratch = Scratch::new();
+        let path = scratch.join("run.log");
+        let tasks = || {
+            (0..100).map(|number| {
+                let file = format!("file{number}");
+                let command = Command::shell(format!("echo changed >{file}")).current_dir(scratch.path());
+                Task::new(command).reads(file)
+            })
+        };
+        let reset = || (0..100).for_each(|number| fs::write(scratch.join(format!("file{number}")), "before").unwrap());
+        reset();
+        let pool = Pool::new(8).observe(Slow(RunLog::append(&path).unwrap()));
+        assert!(pool.map(tasks()).iter().all(Done::success));
+        drop(pool);
+        assert_eq!(read(&path).skip_done(tasks()).len(), 100, "none has run with what is there now");
+        reset();
+        assert_eq!(read(&path).skip_done(tasks()).len(), 0, "all have run with what was there then");
     });
 }
 

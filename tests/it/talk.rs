@@ -95,6 +95,13 @@ pub fn own_status(key: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// How often this thread has gone to sleep.
+pub fn sleeps() -> u64 {
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
 /// Whether the status survives that somebody else reaps: a pidfd, and Linux 6.15.
 pub fn keeps_stolen_status() -> bool {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

@@ -30,26 +30,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// [everything was written](Self::finish).
 ///
 /// ```
+/// use procession::pool::{Pool, RunLog, Task};
 /// use procession::Command;
-/// use procession::pool::{Done, Observer, RunLog, Task, TaskId, TaskNews};
-/// # use std::time::Instant;
 ///
 /// # let folder = std::env::temp_dir().join(format!("procession-doc-runlog-{}", std::process::id()));
 /// # std::fs::create_dir_all(&folder)?;
 /// # let path = folder.join("run.log");
-/// let task = Task::new(Command::new("sort").arg("/etc/passwd")).reads("/etc/passwd");
-/// let mut log = RunLog::append(&path)?;
-/// # let (id, at) = (TaskId::from_number(1), Instant::now());
-/// # log.see(&TaskNews::Submitted { id, task: &task, label: "", at });
-/// // What a pool does with each task:
-/// log.see(&TaskNews::Starting { id, task: &task });
-/// log.see(&TaskNews::Finished(&Done::of(id, task.command().output())));
+/// let tasks = || [Task::new(Command::new("sort").arg("/etc/passwd")).reads("/etc/passwd")];
+/// let log = RunLog::append(&path)?;
+/// let pool = Pool::new(4).observe(log.clone());
+/// pool.map(RunLog::read(&path)?.skip_done(tasks()));
 /// log.finish()?;
 ///
-/// // The next run.
-/// let history = RunLog::read(&path)?;
-/// assert!(history.succeeded(&task));
-/// assert!(history.skip_done([task]).is_empty());
+/// // The next run has nothing to do.
+/// assert!(RunLog::read(&path)?.skip_done(tasks()).is_empty());
 /// # std::fs::remove_dir_all(&folder)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
