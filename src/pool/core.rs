@@ -176,6 +176,7 @@ pub(super) struct Core {
     pub(super) outbox: VecDeque<Effect>,
     /// Somebody is telling what was in the outbox, and will tell what comes in.
     pub(super) is_telling: bool,
+    pub(super) rounds_told: u64,
     /// What conditions of the caller's have panicked with.
     pub(super) panics: Vec<Box<dyn Any + Send>>,
 }
@@ -230,8 +231,8 @@ struct Run {
     token: Option<JobToken>,
     place: Arc<str>,
     started: Instant,
-    /// The engine has taken it.
-    is_accepted: bool,
+    /// When the engine had taken it.
+    accepted: Option<Instant>,
     /// The pool's own clock for it: when it is cancelled, or given up.
     moment: Option<Instant>,
     /// It is being cancelled, for this reason.
@@ -294,6 +295,7 @@ impl Core {
             wants_output: false,
             outbox: VecDeque::new(),
             is_telling: false,
+            rounds_told: 0,
             panics: Vec::new(),
         }
     }
@@ -753,7 +755,7 @@ impl Core {
             token,
             place,
             started: now,
-            is_accepted: false,
+            accepted: None,
             moment: None,
             ending: None,
             service,
@@ -771,15 +773,16 @@ impl Core {
         Some(Start { job: order, notifies, skippable })
     }
 
-    /// The engine has taken a job.
-    pub(super) fn accepted(&mut self, job: JobId, now: Instant) {
+    /// The engine has taken a job, which was offered to it at the moment `started`.
+    pub(super) fn accepted(&mut self, job: JobId, started: Instant, now: Instant) {
         let Some((id, place)) = self.run_of(job).map(|(id, run)| (id, Arc::clone(&run.place))) else { return };
         if self.starved.take().is_some() {
             self.changes += 1;
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        (run.started, run.is_accepted) = (now, true);
+        run.started = run.started.max(started);
+        run.accepted = Some(now);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
@@ -1087,7 +1090,7 @@ impl Core {
         let Some(Phase::Running(run)) = self.entries.get(&id).map(|entry| &entry.phase) else { return };
         // Whoever was not there yet when the terminal sent it cannot have had it. If he was just about to come nobody knows, and he
         // has not done anything yet.
-        if heard.by_terminal && !(run.is_accepted && run.started <= heard.at) {
+        if heard.by_terminal && run.accepted.is_none_or(|accepted| accepted > heard.at) {
             return self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
         }
         if let Some(lane) = self.lanes.get_mut(run.lane) {
@@ -1191,7 +1194,12 @@ impl Core {
         let run = self.leave_run(id);
         let error = Error::new(ErrorKind::Engine).detail("the engine has not told the end of what it was to stop");
         let result = result_of(ending, Output::default(), Some(error));
-        self.finish(id, run, ending, result, now);
+        // It may still run: only what may run twice is run again.
+        if self.entries.get(&id).is_some_and(|entry| entry.task.idempotent) {
+            self.finish(id, run, ending, result, now);
+        } else {
+            self.resolve(id, run, ending, result, now);
+        }
     }
 
     fn look_for_sign(&mut self, id: TaskId, now: Instant, orders: &mut Orders) {

@@ -24,8 +24,8 @@ use std::time::Instant;
 /// What a pool and its threads share.
 pub(super) struct Shared {
     core: Mutex<Core>,
-    /// Everything has its last word.
-    idle: Condvar,
+    /// Something has been told, perhaps the last word of all.
+    quiet: Condvar,
     engines: Engines,
     wakers: Mutex<Vec<Waker>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -69,7 +69,7 @@ impl Shared {
         };
         Shared {
             core: Mutex::new(core),
-            idle: Condvar::new(),
+            quiet: Condvar::new(),
             engines,
             wakers: Mutex::default(),
             threads: Mutex::default(),
@@ -216,12 +216,13 @@ impl Shared {
             effects.drain(..).for_each(|effect| audience.tell(effect));
             drop(audience);
             let mut core = self.core();
+            core.rounds_told += 1;
             std::mem::swap(&mut effects, &mut core.outbox);
+            core.is_telling = !effects.is_empty();
+            if core.is_observed || core.unresolved() == 0 {
+                self.quiet.notify_all();
+            }
             if effects.is_empty() {
-                core.is_telling = false;
-                if core.unresolved() == 0 {
-                    self.idle.notify_all();
-                }
                 return;
             }
         }
@@ -236,11 +237,14 @@ impl Shared {
         std::ptr::from_ref(self) as usize
     }
 
-    /// Comes back when everything has been told, also by somebody else.
-    fn tell_first(self: &Arc<Shared>) {
+    /// Comes back when everything there is has been told, also by somebody else.
+    fn tell_first(&self) {
         self.tell();
-        if self.core().is_observed {
-            drop(lock(&self.audience));
+        let mut core = self.core();
+        // One round may be under way, and the next one has the rest.
+        let enough = core.rounds_told + 2;
+        while core.is_observed && core.is_telling && core.rounds_told < enough {
+            core = pause(&self.quiet, core, Deadline::NEVER).unwrap_or_else(|| self.core());
         }
     }
 
@@ -254,7 +258,7 @@ impl Shared {
         }
         let mut core = self.core();
         while core.unresolved() > 0 || core.is_telling || !core.outbox.is_empty() {
-            core = match pause(&self.idle, core, deadline) {
+            core = match pause(&self.quiet, core, deadline) {
                 Some(core) => core,
                 None => return false,
             };
@@ -339,7 +343,7 @@ impl Drop for Telling<'_> {
         if std::thread::panicking() {
             // A bug; what comes next is told all the same.
             self.0.core().is_telling = false;
-            self.0.idle.notify_all();
+            self.0.quiet.notify_all();
         }
     }
 }
@@ -491,7 +495,7 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
         let started = engine.now();
         let submitted = engine.submit(&job);
         shared.at(engine.now(), |core, now| match submitted {
-            Ok(()) => core.accepted(job.id, started),
+            Ok(()) => core.accepted(job.id, started, now),
             Err(refusal) => core.refused(job.id, refusal, now),
         });
     }

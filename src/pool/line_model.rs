@@ -492,7 +492,7 @@ fn the_line_does_what_the_model_does() {
     for policy in [Policy::FirstCome, Policy::Priority, Policy::LongestFirst, Policy::CriticalPath] {
         for fair in [false, true] {
             let mut counts = Counts::default();
-            for seed in 0..120 {
+            for seed in 0..40 {
                 let mut story = Story::new(policy, fair, seed);
                 let length = if is_long(seed) { 800 } else { 60 };
                 (0..length).for_each(|_| story.go_on());
@@ -502,7 +502,7 @@ fn the_line_does_what_the_model_does() {
                 counts.lost += these.lost;
                 counts.held_up += these.held_up;
             }
-            let enough = counts.cycles > 100 && counts.taken > 1000 && counts.lost > 1000 && counts.held_up > 20;
+            let enough = counts.cycles > 30 && counts.taken > 800 && counts.lost > 300 && counts.held_up > 10;
             assert!(enough, "{policy:?} {fair} {counts:?}");
         }
     }

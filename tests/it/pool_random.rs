@@ -156,7 +156,10 @@ struct Round {
     facts: Vec<Facts>,
     callbacks: Arc<AtomicUsize>,
     called: usize,
+    /// Scripts may break the rules of engines.
     is_rough: bool,
+    /// Some cannot be cancelled, and go on when the pool has given them up.
+    is_stubborn: bool,
 }
 
 #[derive(Clone, Default)]
@@ -173,6 +176,7 @@ impl Round {
         let width = chance.of(&[1, 1, 2, 3, 5, 16]);
         let stock = 1 + chance.below(4) as u64;
         let is_rough = chance.one_in(3);
+        let is_stubborn = chance.one_in(6);
         Round {
             seed,
             chance,
@@ -183,6 +187,7 @@ impl Round {
             callbacks: Arc::default(),
             called: 0,
             is_rough,
+            is_stubborn,
         }
     }
 
@@ -331,10 +336,12 @@ impl Round {
             engine = engine.dies_after(self.chance.time(), "power cut");
         }
         self.journals.push(engine.journal());
-        let (seed, is_rough) = (self.chance.next(), self.is_rough);
+        let (seed, is_rough, is_stubborn) = (self.chance.next(), self.is_rough, self.is_stubborn);
         engine.answer(move |job| {
             let number = job.command.get_args().next().and_then(|word| word.to_str()?.parse::<u64>().ok())?;
-            Some(script(&mut Chance(seed ^ number.wrapping_mul(0x517c_c1b7) ^ u64::from(job.attempt)), is_rough))
+            let mut chance = Chance(seed ^ number.wrapping_mul(0x517c_c1b7) ^ u64::from(job.attempt));
+            let script = script(&mut chance, is_rough);
+            Some(if is_stubborn && chance.one_in(20) { script.hangs().ignores_cancel() } else { script })
         })
     }
 
@@ -354,9 +361,8 @@ impl Round {
         let number = self.facts.len();
         let mut facts = Facts::default();
         let mut command = Command::new("job").arg(number.to_string());
-        if self.chance.one_in(4) {
-            command = command.timeout(self.chance.time());
-        }
+        // Some hang, and not all of those are cancelled.
+        command = command.timeout(if self.chance.one_in(4) { self.chance.time() } else { Duration::from_secs(20) });
         let name = |number: usize| format!("{number}");
         let mut task = Task::new(command).name(name(number)).priority(self.chance.below(5) as i32);
         if self.chance.one_in(3) {
@@ -413,7 +419,9 @@ impl Round {
                 assert!(!succeeds || before.success(), "seed {seed}: {number} was started although {earlier} failed");
             }
         }
-        for journal in &self.journals {
+        // Each engine has a virtual time of its own, and the pool's is the one that has come farthest: with several a job may be given
+        // up by the time of another.
+        if let ([journal], false) = (&*self.journals, self.is_stubborn) {
             self.check_journal(journal);
         }
     }
@@ -430,13 +438,23 @@ impl Round {
             let needs = number.parse::<usize>().ok().and_then(|number| self.facts.get(number)).map_or(0, |f| f.needs);
             match entry.event {
                 Event::Submitted => {
-                    assert!(running.insert(number, needs).is_none(), "seed {}: twice\n{journal}", self.seed);
+                    assert!(
+                        running.insert(number, needs).is_none(),
+                        "seed {}: job {} twice\n{journal}",
+                        self.seed,
+                        entry.command
+                    );
                     used += needs;
                 }
                 Event::Ended(_) | Event::Lost | Event::Stopped => used -= running.remove(&number).unwrap_or_default(),
                 _ => {}
             }
-            assert!(used <= self.stock, "seed {}: {used} of {}\n{journal}", self.seed, self.stock);
+            assert!(
+                used <= self.stock,
+                "seed {}: {used} of {} with {running:?} at {entry}\n{journal}",
+                self.seed,
+                self.stock
+            );
             assert!(running.len() <= self.width, "seed {}: too many\n{journal}", self.seed);
         }
         assert!(running.is_empty(), "seed {}: left running {running:?}\n{journal}", self.seed);
@@ -470,14 +488,13 @@ fn script(chance: &mut Chance, is_rough: bool) -> Script {
     if is_rough && chance.one_in(12) {
         script = script.fault(chance.of(Fault::ALL));
     }
-    match chance.below(if is_rough { 16 } else { 14 }) {
+    match chance.below(if is_rough { 15 } else { 14 }) {
         0 | 1 => script.exits(1 + chance.below(3) as u8),
         2 => script.killed_by(Signal::KILL),
         3 => script.refused("not here"),
         4 => script.not_found(),
         5 if chance.one_in(3) => script.hangs(),
         14 if chance.one_in(6) => script.ends_engine("smoke"),
-        15 if chance.one_in(3) => script.hangs().ignores_cancel(),
         _ => script,
     }
 }
