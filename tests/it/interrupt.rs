@@ -150,16 +150,14 @@ fn run_deaf_child(place: &Path, stop: Stop, grace: Duration) -> Done {
     done
 }
 
-fn type_until_the_end(child: &mut Child) {
-    wait_for("the end", || {
-        let is_over = child.try_wait().unwrap().is_some();
-        if !is_over {
-            // It may end at any moment.
-            let _ = child.stdin.as_mut().unwrap().write_all(b"\x03");
-            std::thread::sleep(Duration::from_millis(30));
+/// So far apart that the kernel does not make one of two. No more of them: with nothing left, the next one ends the host.
+fn type_interrupts(child: &mut Child, count: usize) {
+    for place in 0..count {
+        if place > 0 {
+            std::thread::sleep(Duration::from_millis(300));
         }
-        is_over
-    });
+        type_interrupt(child);
+    }
 }
 
 #[test]
@@ -172,7 +170,7 @@ fn the_second_one_stops_and_the_third_one_kills() {
             assert_eq!(done.status().signal(), Some(Signal::KILL));
             return;
         }
-        on_a_terminal(&Scratch::new(), type_until_the_end);
+        on_a_terminal(&Scratch::new(), |child| type_interrupts(child, 3));
     });
 }
 
@@ -184,12 +182,7 @@ fn the_second_one_stops_by_the_plan() {
             assert_eq!(done.outcome(), Outcome::Cancelled { confirmed: true });
             return;
         }
-        on_a_terminal(&Scratch::new(), |child| {
-            type_interrupt(child);
-            // So far apart that the kernel does not make one of two.
-            std::thread::sleep(Duration::from_millis(300));
-            type_interrupt(child);
-        });
+        on_a_terminal(&Scratch::new(), |child| type_interrupts(child, 2));
     });
 }
 
