@@ -16,7 +16,7 @@ pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub(crate) use sight::Sight;
 pub use stopper::StopReport;
-pub(crate) use stopper::{Progress, Stopper, Target, stop_all};
+pub(crate) use stopper::{Progress, Stopper, Target, signal_all, stop_all};
 
 use crate::deadline::Deadline;
 use crate::error::Error;

@@ -1,5 +1,5 @@
-//! The state of a pool: which tasks wait, run, pause; who may start next; what an end means for the others. Passive: it makes no
-//! system call, takes no lock and asks no clock. Lanes tell it what their engines say and carry out what it orders; what others are to
+//! The state of a pool: which tasks wait, run, pause; who may start next; what an end means for the others. Passive: it takes
+//! no lock, asks no clock, and makes no system call but those of a jobserver, which never wait. Lanes tell it what their engines say and carry out what it orders; what others are to
 //! be told leaves it as effects.
 
 use super::admission::{Admission, Gauge};
@@ -8,6 +8,7 @@ use super::delivery::Delivery;
 use super::done::{Done, Outcome, TaskId};
 use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
 use super::halt::Halt;
+use super::interrupt::{Interruption, Stage};
 use super::jobserver::JobToken;
 use super::line::{Line, Wish};
 use super::ready::Sign;
@@ -16,7 +17,9 @@ use super::retry::Retry;
 use super::task::{Earlier, Task};
 use crate::error::{Error, ErrorKind};
 use crate::output::{Accepted, Cause, Output, Stream};
+use crate::signal::Signal;
 use crate::status::ExitStatus;
+use crate::sys::interrupt::Heard;
 use std::any::Any;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,6 +71,8 @@ pub(super) enum Effect {
 #[derive(Default)]
 pub(super) struct Orders {
     pub(super) cancels: Vec<JobId>,
+    /// Signals to pass on, and whether the terminal has sent them to this program's group already.
+    pub(super) signals: Vec<(JobId, Signal, bool)>,
     pub(super) jobs: Vec<Start>,
     /// Signs that services are ready, which somebody must look for.
     pub(super) probes: Vec<(JobId, Sign)>,
@@ -90,7 +95,7 @@ pub(super) struct Start {
 
 impl Orders {
     pub(super) fn is_empty(&self) -> bool {
-        self.cancels.is_empty() && self.jobs.is_empty() && self.probes.is_empty()
+        self.cancels.is_empty() && self.signals.is_empty() && self.jobs.is_empty() && self.probes.is_empty()
     }
 }
 
@@ -101,6 +106,8 @@ pub(super) enum Report {
     Output(Stream, Vec<u8>),
     /// The sign of a service was looked for.
     Probed(bool),
+    /// The engine cannot pass a signal on.
+    NotSignalled,
     CancelAccepted,
     Finished(Finish),
 }
@@ -153,6 +160,7 @@ pub(super) struct Core {
     succeeded: usize,
     failed: usize,
     halted: Option<String>,
+    pub(super) interruption: Interruption,
     pub(super) closed: bool,
     terminated: bool,
     /// Services in the order in which they were started, and whether they are to end.
@@ -181,6 +189,7 @@ pub(super) struct Lane {
     pub(super) capabilities: Capabilities,
     running: usize,
     cancels: Vec<JobId>,
+    signals: Vec<(JobId, Signal, bool)>,
     pub(super) is_waiting: bool,
     /// How many changes there were when it looked for a task last.
     looked: u64,
@@ -222,6 +231,8 @@ struct Run {
     token: Option<JobToken>,
     place: Arc<str>,
     started: Instant,
+    /// When the engine had taken it.
+    accepted: Option<Instant>,
     /// The pool's own clock for it: when it is cancelled, or given up.
     moment: Option<Instant>,
     /// It is being cancelled, for this reason.
@@ -272,6 +283,7 @@ impl Core {
             succeeded: 0,
             failed: 0,
             halted: None,
+            interruption: Interruption::default(),
             closed: false,
             terminated: false,
             services: Vec::new(),
@@ -493,8 +505,9 @@ impl Core {
     pub(super) fn add_lane(&mut self, capabilities: Capabilities, now: Instant) -> usize {
         self.starting = self.starting.saturating_sub(1);
         self.changes += 1;
-        let (running, cancels) = (0, Vec::new());
-        self.lanes.push(Lane { capabilities, running, cancels, is_waiting: false, looked: 0, is_alive: true });
+        let (running, cancels, signals) = (0, Vec::new(), Vec::new());
+        let (is_waiting, looked, is_alive) = (false, 0, true);
+        self.lanes.push(Lane { capabilities, running, cancels, signals, is_waiting, looked, is_alive });
         // One that was added before may be gone, and this was the last one that its tasks could hope for.
         self.fail_stranded(STRANDED, now);
         self.lanes.len() - 1
@@ -515,7 +528,10 @@ impl Core {
     pub(super) fn orders(&mut self, lane: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
-        self.allowance.renew(Some(now));
+        self.changes += u64::from(self.allowance.renew(Some(now)));
+        if self.interruption.is_due(now) {
+            self.end_runs(now);
+        }
         self.end_next_service(now);
         self.look_at_room(now);
         while let Some(job) = self.next_job(lane, now) {
@@ -524,6 +540,7 @@ impl Core {
         self.has_looked(lane);
         if let Some(lane) = self.lanes.get_mut(lane) {
             orders.cancels.append(&mut lane.cancels);
+            orders.signals.append(&mut lane.signals);
             // Until it is told to wake up: it waits for its engine next.
             lane.is_waiting = orders.is_empty();
             orders.leave = self.closed && self.entries.is_empty() && lane.running == 0;
@@ -582,7 +599,8 @@ impl Core {
         let mut wake = Vec::new();
         for (place, lane) in self.lanes.iter_mut().enumerate().filter(|(_, lane)| lane.is_waiting && lane.is_alive) {
             let may_find = room > 0 && lane.looked < changes && lane.capacity(usize::MAX) > 0;
-            if may_find || !lane.cancels.is_empty() || all_over {
+            let is_told = !lane.cancels.is_empty() || !lane.signals.is_empty();
+            if may_find || is_told || all_over {
                 lane.is_waiting = false;
                 wake.push(place);
             }
@@ -616,7 +634,8 @@ impl Core {
         let first = self.moments.first().map(|(moment, _)| *moment);
         let starved = self.starved.as_ref().map(|starved| starved.again);
         let admission = self.is_kept_waiting().then(|| now + Gauge::AGE_MAX);
-        [first, starved, admission, self.allowance.moment()].into_iter().flatten().min()
+        let (allowance, grace) = (self.allowance.moment(), self.interruption.moment());
+        [first, starved, admission, allowance, grace].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
@@ -738,6 +757,7 @@ impl Core {
             token,
             place,
             started: now,
+            accepted: None,
             moment: None,
             ending: None,
             service,
@@ -764,6 +784,7 @@ impl Core {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
         run.started = run.started.max(started);
+        run.accepted = Some(now);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
@@ -818,7 +839,8 @@ impl Core {
                     return self.resolve_unstarted(id, CANCELLED, error, now);
                 }
                 if let Some(reason) = self.halted.clone() {
-                    return self.resolve_unstarted(id, Outcome::NotStarted, halted(&reason), now);
+                    let (outcome, error) = self.told_off(&reason);
+                    return self.resolve_unstarted(id, outcome, error, now);
                 }
                 // With others running one waits for the end of one of them; alone, one tries again after a while.
                 let is_alone = self.running == 0;
@@ -863,6 +885,7 @@ impl Core {
         match report {
             Report::Started(place) => run.place = place,
             Report::CancelAccepted => {}
+            Report::NotSignalled => self.end_run(id, Outcome::Cancelled { confirmed: false }, now),
             Report::Probed(is_ready) => {
                 if is_ready {
                     self.is_ready(id, now);
@@ -1030,10 +1053,50 @@ impl Core {
         self.halted = Some(reason.clone());
         self.drain(&reason, now);
         if self.halt.stops_running() {
-            let running = self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Running(_)));
-            for id in running.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-                self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
+            self.end_runs(now);
+        }
+    }
+
+    fn end_runs(&mut self, now: Instant) {
+        for id in self.running_ids() {
+            self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
+        }
+    }
+
+    fn running_ids(&self) -> BTreeSet<TaskId> {
+        let running = self.entries.iter().filter(|(_, entry)| matches!(entry.phase, Phase::Running(_)));
+        running.map(|(id, _)| *id).collect()
+    }
+
+    /// A signal wants the whole run to end.
+    pub(super) fn interrupt(&mut self, heard: Heard, now: Instant) {
+        let (stage, signal) = (self.interruption.hear(heard, now), Signal::from_number(heard.number));
+        match (stage, signal) {
+            (Some(Stage::Ask), Some(signal)) => {
+                let reason = format!("interrupted by {signal}");
+                self.services_end = true;
+                self.halted.get_or_insert_with(|| reason.clone());
+                self.drain(&reason, now);
+                self.running_ids().into_iter().for_each(|id| self.pass_on(id, signal, heard, now));
             }
+            (Some(Stage::Stop), _) => self.end_runs(now),
+            (Some(Stage::Kill), _) => {
+                let heard = Heard { by_terminal: false, ..heard };
+                self.running_ids().into_iter().for_each(|id| self.pass_on(id, Signal::KILL, heard, now));
+            }
+            _ => {}
+        }
+    }
+
+    fn pass_on(&mut self, id: TaskId, signal: Signal, heard: Heard, now: Instant) {
+        let Some(Phase::Running(run)) = self.entries.get(&id).map(|entry| &entry.phase) else { return };
+        // Whoever was not there yet when the terminal sent it cannot have had it. If he was just about to come nobody knows, and he
+        // has not done anything yet.
+        if heard.by_terminal && run.accepted.is_none_or(|accepted| accepted > heard.at) {
+            return self.end_run(id, Outcome::Cancelled { confirmed: false }, now);
+        }
+        if let Some(lane) = self.lanes.get_mut(run.lane) {
+            lane.signals.push((run.job, signal, heard.by_terminal));
         }
     }
 
@@ -1042,8 +1105,18 @@ impl Core {
         self.line.drain();
         let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
         for id in idle.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-            self.resolve_unstarted(id, Outcome::NotStarted, halted(reason), now);
+            let (outcome, error) = self.told_off(reason);
+            self.resolve_unstarted(id, outcome, error, now);
         }
+    }
+
+    /// The last word about a task that is not started because the whole run is to end.
+    fn told_off(&self, reason: &str) -> (Outcome, Error) {
+        let (outcome, text) = match self.interruption.signal() {
+            Some(signal) => (CANCELLED, format!("interrupted by {signal}")),
+            None => (Outcome::NotStarted, format!("the run was halted: {reason}")),
+        };
+        (outcome, Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}")))
     }
 
     /// The engine is told to stop a job.
@@ -1078,6 +1151,7 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(run.lane) {
             lane.running -= 1;
             lane.cancels.retain(|job| *job != run.job);
+            lane.signals.retain(|(job, ..)| *job != run.job);
         }
         self.free_slots.insert(run.slot);
         self.stock.give_back(std::mem::take(&mut run.held));
@@ -1172,6 +1246,7 @@ impl Core {
         if let Some(lane) = self.lanes.get_mut(lane) {
             (lane.is_alive, lane.is_waiting) = (false, false);
             lane.cancels.clear();
+            lane.signals.clear();
         }
         self.changes += 1;
         self.allowance.renew(None);
@@ -1242,10 +1317,6 @@ impl Lane {
 }
 
 const CANCELLED: Outcome = Outcome::Cancelled { confirmed: true };
-
-fn halted(reason: &str) -> Error {
-    Error::new(ErrorKind::Cancelled).detail(format!("not started: the run was halted: {reason}"))
-}
 
 fn later(now: Instant, pause: Duration) -> Instant {
     now.checked_add(pause).unwrap_or(now + FOR_EVER)

@@ -8,6 +8,7 @@ mod delivery;
 mod done;
 mod engine;
 mod halt;
+mod interrupt;
 mod lanes;
 mod line;
 mod local;
@@ -66,9 +67,11 @@ pub use timeline::Timeline;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::output::Output;
+use crate::signal::Signal;
 use allowance::Allowance;
 use core::{Core, Submission};
 use delivery::{Callback, Delivery, Slot};
+use interrupt::{Desk, Listener};
 use lanes::{Engines, Shared};
 use line::Line;
 use std::ffi::OsString;
@@ -106,6 +109,7 @@ pub struct Pool {
     ahead: Option<usize>,
     policy: Policy,
     is_fair: bool,
+    listener: Option<Listener>,
 }
 
 /// How a pool works. To be said before the first task.
@@ -132,7 +136,7 @@ impl Pool {
         let width = if width > 0 { width } else { std::thread::available_parallelism().map_or(1, usize::from) };
         let (policy, is_fair) = (Policy::FirstCome, false);
         let core = Core::new(width, Line::new(policy, is_fair));
-        Pool { shared: Arc::new(Shared::new(core, engines)), ahead: None, policy, is_fair }
+        Pool { shared: Arc::new(Shared::new(core, engines)), ahead: None, policy, is_fair, listener: None }
     }
 
     /// In which order tasks start: first come first served by default.
@@ -214,6 +218,54 @@ impl Pool {
     pub fn jobserver(self, jobserver: Jobserver) -> Pool {
         self.shared.core().allowance = Allowance::of(jobserver);
         self
+    }
+
+    /// Lets SIGINT, SIGTERM and SIGHUP end the run in good order. By itself the library catches no signals; this is the one exception, and it
+    /// lasts as long as the pool.
+    ///
+    /// - **The first signal**: no more tasks are started, nor taken from the input of [`map`](Self::map) and its like; those that wait are
+    ///   [cancelled](Outcome::Cancelled). Those that run are told, and may finish within the grace. A ^C at the terminal has reached everybody
+    ///   in this program's process group already, and they do not get it twice; those elsewhere, and all of them if the signal was sent to
+    ///   this program by somebody, get the same signal from here, once. An engine that cannot pass on signals cancels its tasks.
+    /// - **The second one**, or the end of the grace: what runs is stopped with its tree, each task by the [plan](crate::Stop) of its
+    ///   command.
+    /// - **The third one**: it is killed.
+    ///
+    /// The program goes on, and [`interrupted`](Self::interrupted) tells. If nothing is left that could be ended, a further signal does
+    /// what it would do without the pool.
+    ///
+    /// When the last task is over after an interrupt, the terminal at standard input has its settings again and this program is in
+    /// its foreground, whatever a killed child has left there; unless it is somebody else's by now.
+    ///
+    /// A signal that the program was told to ignore, as by `nohup`, stays ignored. Children do not notice any of it, and when the pool is
+    /// dropped the signals do what they did before. A signal that is sent to the whole process group by other means than the terminal
+    /// reaches the children twice, because nobody can tell.
+    ///
+    /// ```
+    /// use procession::{Command, Pool};
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::new(4).interruptible(Duration::from_secs(10))?;
+    /// let done = pool.map((0..8).map(|number| Command::new("echo").arg(number.to_string())));
+    /// println!("{} done", done.iter().filter(|done| done.success()).count());
+    /// if let Some(signal) = pool.interrupted() {
+    ///     drop(pool);
+    ///     std::process::exit(128 + signal.number());
+    /// }
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If another pool of this program is interruptible, or no descriptors or threads are left.
+    #[doc(alias = "Ctrl-C")]
+    #[doc(alias = "SIGINT")]
+    pub fn interruptible(mut self, grace: Duration) -> Result<Pool, Error> {
+        if self.listener.is_none() {
+            self.listener = Some(Listener::start(&self.shared)?);
+            *delivery::lock(&self.shared.desk) = Desk::now();
+        }
+        self.shared.core().interruption.grace = grace;
+        Ok(self)
     }
 
     /// How many tasks are taken from the input of [`map`](Self::map) and its like beyond those that run: four for each place by
@@ -411,6 +463,12 @@ impl Pool {
     /// How many tasks were taken and do not run yet.
     pub fn waiting(&self) -> usize {
         self.shared.core().waiting()
+    }
+
+    /// The signal that has interrupted the run, the first one if there were several. Never without
+    /// [`interruptible`](Self::interruptible).
+    pub fn interrupted(&self) -> Option<Signal> {
+        self.shared.core().interruption.signal()
     }
 
     /// How many run at a time.

@@ -7,9 +7,10 @@ use crate::command::Input;
 use crate::communicate::{Decision, LOOK, State, Talk, Watch, add_input};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle::Sight;
+use crate::handle::{self, Sight};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Cause, Output, Stream};
+use crate::signal::Signal;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::{Cut, LineFinder};
 use std::ops::ControlFlow;
@@ -200,6 +201,15 @@ impl Entry {
         if !self.is_over && !self.state.is_stopping() {
             self.talk(|talk| talk.begin_stop(Cause::Stopped));
         }
+    }
+
+    /// Sends a signal to it and its tree, but to nobody in this group.
+    pub(super) fn signal(&self, sight: &mut Sight, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
+        if self.is_over() {
+            return Ok(());
+        }
+        let (handle, plan) = (self.child.handle(), &self.child.settings.stop);
+        handle::signal_all(handle, plan, &self.child.pipes(), sight, (signal, except_group))
     }
 
     /// Moves what is ready, looks at the facts, and waits for what is wanted next. Returns when it wants to be looked at again.

@@ -15,6 +15,7 @@ use crate::handle::{self, Sight};
 use crate::live::Line;
 use crate::output::{Output, Stream};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
+use crate::signal::Signal;
 use crate::sys;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::Cut;
@@ -340,6 +341,12 @@ impl ChildSet {
         entry.stop();
         self.look_again(child.0, Deadline::now());
         true
+    }
+
+    /// Sends a signal to a child and its tree, once, but to nobody in this group.
+    pub(crate) fn signal(&mut self, child: ChildKey, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
+        let sight = &mut self.sight;
+        self.entries.get(child.0).map_or(Ok(()), |entry| entry.signal(sight, signal, except_group))
     }
 
     /// Takes a child out, as it is. What was read and not told goes with it: [`Child::communicate`] goes on from there.

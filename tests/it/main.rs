@@ -19,6 +19,7 @@ mod examples_pool;
 mod explain;
 mod filters;
 mod inject;
+mod interrupt;
 mod jobserver;
 mod lines;
 mod live;
