@@ -501,19 +501,33 @@ impl Core {
     /// A lane that was wanted has not come to be.
     pub(super) fn lane_not_started(&mut self, error: &str, now: Instant) {
         self.starting = self.starting.saturating_sub(1);
-        if self.renews_lanes && self.has_lanes() {
-            // With fewer lanes it takes longer.
-            self.lanes_max = self.alive() + self.starting;
-        }
+        self.has_fewer_lanes(error, now);
+    }
+
+    /// There is no room for another one: with fewer it takes longer, with none it does not go on.
+    pub(super) fn has_fewer_lanes(&mut self, error: &str, now: Instant) {
         self.changes += 1;
-        self.fail_stranded(error, now);
+        if !self.renews_lanes {
+            self.fail_stranded(error, now);
+        } else if self.has_lanes() {
+            self.lanes_max = self.alive() + self.starting;
+        } else {
+            self.all_lanes_failed(error, now);
+        }
+    }
+
+    /// Those that were wanted were started, and may have failed while others were not there yet.
+    pub(super) fn lanes_started(&mut self, now: Instant) {
+        if self.lanes.iter().any(|lane| !lane.is_alive) {
+            self.fail_stranded(STRANDED, now);
+        }
     }
 
     /// What a lane is to do now.
     pub(super) fn orders(&mut self, lane: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
-        self.allowance.renew(Some(now));
+        self.renew_allowance(Some(now));
         self.end_next_service(now);
         self.look_at_room(now);
         while let Some(job) = self.next_job(lane, now) {
@@ -541,6 +555,13 @@ impl Core {
         if self.starved.as_ref().is_some_and(|starved| starved.again <= now) {
             self.changes += 1;
         }
+    }
+
+    /// There may be a token again, for whichever lane.
+    fn renew_allowance(&mut self, now: Option<Instant>) {
+        let was_used_up = self.allowance.is_used_up();
+        self.allowance.renew(now);
+        self.changes += u64::from(was_used_up && !self.allowance.is_used_up());
     }
 
     /// A lane has found all that there was for it. Those that can do the same would find nothing either.
@@ -761,7 +782,8 @@ impl Core {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        run.started = started;
+        // Its engine may have a time of its own, which is behind.
+        run.started = run.started.max(started);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
@@ -1172,7 +1194,7 @@ impl Core {
             lane.cancels.clear();
         }
         self.changes += 1;
-        self.allowance.renew(None);
+        self.renew_allowance(None);
         let there = |entry: &Entry| matches!(&entry.phase, Phase::Running(run) if run.lane == lane);
         let ids: BTreeSet<TaskId> = self.entries.iter().filter(|(_, entry)| there(entry)).map(|(id, _)| *id).collect();
         for id in ids {
@@ -1194,16 +1216,16 @@ impl Core {
 
     /// What waits for an engine that is no more, and none that lives could run, is over.
     fn fail_stranded(&mut self, error: &str, now: Instant) {
-        if self.has_lanes() && self.renews_lanes {
+        if self.renews_lanes || self.starting > 0 {
             return;
         }
-        if self.has_lanes() || self.starting > 0 {
+        if self.has_lanes() {
             let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
             let stranded = idle.filter(|(_, entry)| self.is_stranded(&entry.task)).map(|(id, _)| *id);
             for id in stranded.collect::<BTreeSet<_>>() {
                 self.fail_unstarted(id, error, now);
             }
-        } else if !self.renews_lanes {
+        } else {
             self.closed = true;
             self.all_lanes_failed(error, now);
         }
