@@ -516,12 +516,26 @@ impl Core {
     /// A lane that was wanted has not come to be.
     pub(super) fn lane_not_started(&mut self, error: &str, now: Instant) {
         self.starting = self.starting.saturating_sub(1);
-        if self.renews_lanes && self.has_lanes() {
-            // With fewer lanes it takes longer.
-            self.lanes_max = self.alive() + self.starting;
-        }
+        self.has_fewer_lanes(error, now);
+    }
+
+    /// There is no room for another one: with fewer it takes longer, with none it does not go on.
+    pub(super) fn has_fewer_lanes(&mut self, error: &str, now: Instant) {
         self.changes += 1;
-        self.fail_stranded(error, now);
+        if !self.renews_lanes {
+            self.fail_stranded(error, now);
+        } else if self.has_lanes() {
+            self.lanes_max = self.alive() + self.starting;
+        } else {
+            self.all_lanes_failed(error, now);
+        }
+    }
+
+    /// Those that were wanted were started, and may have failed while others were not there yet.
+    pub(super) fn lanes_started(&mut self, now: Instant) {
+        if self.lanes.iter().any(|lane| !lane.is_alive) {
+            self.fail_stranded(STRANDED, now);
+        }
     }
 
     /// What a lane is to do now.
@@ -783,6 +797,7 @@ impl Core {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
+        // Its engine may have a time of its own, which is behind.
         run.started = run.started.max(started);
         run.accepted = Some(now);
         let timeout = entry.task.command.timeout;
@@ -1271,16 +1286,16 @@ impl Core {
 
     /// What waits for an engine that is no more, and none that lives could run, is over.
     fn fail_stranded(&mut self, error: &str, now: Instant) {
-        if self.has_lanes() && self.renews_lanes {
+        if self.renews_lanes || self.starting > 0 {
             return;
         }
-        if self.has_lanes() || self.starting > 0 {
+        if self.has_lanes() {
             let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
             let stranded = idle.filter(|(_, entry)| self.is_stranded(&entry.task)).map(|(id, _)| *id);
             for id in stranded.collect::<BTreeSet<_>>() {
                 self.fail_unstarted(id, error, now);
             }
-        } else if !self.renews_lanes {
+        } else {
             self.closed = true;
             self.all_lanes_failed(error, now);
         }

@@ -124,6 +124,9 @@ impl Shared {
         for _ in 0..wanted {
             self.start_lane();
         }
+        if wanted > 0 {
+            self.at(Instant::now(), Core::lanes_started);
+        }
         self.see_to_telling();
         result
     }
@@ -321,7 +324,7 @@ impl Shared {
                 let mut core = self.core();
                 let now = core.moment(Instant::now());
                 core.lane_failed(lane, &Error::io("thread", error).to_string(), true, now);
-                core.lane_not_started("no thread can be started", now);
+                core.has_fewer_lanes("no thread can be started", now);
             }
         }
         Ok(())

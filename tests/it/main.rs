@@ -29,6 +29,7 @@ mod outside;
 mod pictures;
 mod pipeline;
 mod pool;
+mod pool_children;
 mod pool_faults;
 mod pool_random;
 mod pty;

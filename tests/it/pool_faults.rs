@@ -412,3 +412,18 @@ fn a_slow_input_does_not_keep_the_first_waiting() {
         assert_eq!(results.count(), 5);
     });
 }
+
+#[test]
+fn a_pool_that_cannot_start_says_so_and_may_start_later() {
+    alone!({
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        soon();
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let pool = Pool::new(2);
+        setrlimit(Resource::RLIMIT_NOFILE, 4, hard).unwrap();
+        let done = pool.map((0..3).map(|_| Command::new("true")));
+        assert!(done.iter().all(|done| matches!(done.outcome(), Outcome::EngineFailed { .. })), "{done:?}");
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert!(pool.apply(Command::new("true")).is_ok());
+    });
+}
