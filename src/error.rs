@@ -74,6 +74,12 @@ pub enum ErrorKind {
     Status,
     /// The process wrote more than the limit allows.
     Overflow,
+    /// The task was cancelled, or the run was halted before it was its turn.
+    Cancelled,
+    /// The task was not started, because one that it waits for has not succeeded.
+    Dependency,
+    /// The place where the task ran has failed, or cannot tell what became of it.
+    Engine,
     /// Bytes are no text in the encoding asked for.
     Decode,
     /// Any other failure of the system.
@@ -119,6 +125,11 @@ impl Error {
         self
     }
 
+    /// Whether this step has failed.
+    pub(crate) fn is_of_step(&self, step: &str) -> bool {
+        self.inner.step.as_deref() == Some(step)
+    }
+
     pub(crate) fn step(mut self, step: impl Into<Cow<'static, str>>) -> Error {
         self.inner.step = Some(step.into());
         self
@@ -150,6 +161,22 @@ impl Error {
     pub(crate) fn with_output(mut self, output: Output) -> Error {
         self.inner.output = output;
         self
+    }
+
+    /// What an [`Engine`](crate::pool::Engine) has to say, in its own words: why it takes no job, why one has failed, why it has failed
+    /// itself. The text is lower case and has no full stop; the command is named by those who pass the error on.
+    ///
+    /// ```
+    /// use procession::pool::Refusal;
+    /// use procession::{Error, ErrorKind};
+    ///
+    /// let error = Error::of_engine(ErrorKind::ResourceExhausted, "the queue of the cluster is full");
+    /// assert_eq!(error.to_string(), "the queue of the cluster is full");
+    /// let refusal = Refusal::Later(error);
+    /// # let _ = refusal;
+    /// ```
+    pub fn of_engine(kind: ErrorKind, text: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(kind).detail(text)
     }
 
     /// The sort of the error.
@@ -192,6 +219,11 @@ impl Error {
         self.kind() == ErrorKind::Timeout
     }
 
+    /// Whether a task was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.kind() == ErrorKind::Cancelled
+    }
+
     /// Whether there is no such program.
     #[doc(alias = "FileNotFoundError")]
     pub fn is_not_found(&self) -> bool {
@@ -215,6 +247,18 @@ impl Error {
         self.kind() == ErrorKind::ResourceExhausted
     }
 
+    /// Which step failed and why: neither what ran nor anything that it said itself.
+    pub(crate) fn summary(&self) -> String {
+        let path = self.inner.path.as_ref().map(|path| path.display());
+        let before = match (&self.inner.step, path) {
+            (Some(step), Some(path)) => format!("{step} {path}: "),
+            (Some(step), None) => format!("{step}: "),
+            (None, Some(path)) => format!("{path}: "),
+            (None, None) => String::new(),
+        };
+        before + &self.reason()
+    }
+
     fn reason(&self) -> String {
         let inner = &*self.inner;
         let source = inner.source.as_ref().map(|source| match source {
@@ -233,6 +277,14 @@ impl Error {
     }
 }
 
+/// The same error once more, for one that is kept and told as often as it is asked for.
+pub(crate) fn same(error: &io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(number) => io::Error::from_raw_os_error(number),
+        None => io::Error::new(error.kind(), error.to_string()),
+    }
+}
+
 /// The system's words without the number that std appends.
 fn system_message(error: &io::Error) -> String {
     let text = error.to_string();
@@ -248,16 +300,7 @@ impl fmt::Display for Error {
         if !inner.output.command.is_empty() {
             write!(out, "{}: ", entry::shortened(&inner.output.command, COMMAND_CHARS))?;
         }
-        if let Some(step) = &inner.step {
-            out.write_str(step)?;
-            if let Some(path) = &inner.path {
-                write!(out, " {}", path.display())?;
-            }
-            out.write_str(": ")?;
-        } else if let Some(path) = &inner.path {
-            write!(out, "{}: ", path.display())?;
-        }
-        out.write_str(&self.reason())?;
+        out.write_str(&self.summary())?;
         if !inner.output.survivors.is_empty() {
             write!(out, "; still alive: {}", entry::list(&inner.output.survivors))?;
         }
@@ -319,10 +362,13 @@ impl From<Error> for io::Error {
             ErrorKind::Timeout => io::ErrorKind::TimedOut,
             ErrorKind::Ended => io::ErrorKind::UnexpectedEof,
             ErrorKind::Decode => io::ErrorKind::InvalidData,
-            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Io => match &error.inner.source {
-                Some(Source::Io(source)) => source.kind(),
-                _ => io::ErrorKind::Other,
-            },
+            ErrorKind::Cancelled => io::ErrorKind::Interrupted,
+            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Dependency | ErrorKind::Engine | ErrorKind::Io => {
+                match &error.inner.source {
+                    Some(Source::Io(source)) => source.kind(),
+                    _ => io::ErrorKind::Other,
+                }
+            }
         };
         io::Error::new(kind, error)
     }

@@ -446,7 +446,7 @@ pub(crate) fn in_one_line(line: &str) -> String {
 }
 
 /// A duration with the precision that people want.
-fn spoken(duration: Duration) -> String {
+pub(crate) fn spoken(duration: Duration) -> String {
     match duration.as_secs() {
         0 => format!("{} ms", duration.as_millis()),
         1..60 => format!("{:.1} s", duration.as_secs_f64()),

@@ -43,6 +43,7 @@ pub use output::{Captured, Cause, Completeness, Output, Piece, ProcessEntry, Str
 pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use pipeline::{Pipeline, PipelineChild};
 pub use plan::Plan;
+pub use pool::{Done, Outcome, Pool, Task};
 pub use set::{ChildKey, ChildSet, Follow, News, SetWaker, TimerKey, WatchKey};
 pub use signal::{Signal, UnknownSignal};
 pub use spawn::{SpawnFence, SpawnRoute, spawn_fence};

@@ -189,7 +189,8 @@ fn c_string(what: impl fmt::Display, text: &OsStr) -> Result<CString, Error> {
     CString::new(text.as_bytes()).map_err(|_| Error::invalid(format!("{what} contains a zero byte: {text:?}")))
 }
 
-fn secrets(command: &Command) -> Vec<OsString> {
+/// What must not be shown, in whatever text it stands.
+pub(crate) fn secrets(command: &Command) -> Vec<OsString> {
     let args = command.args.iter().filter(|arg| arg.secret).map(|arg| &arg.text);
     let values = command.env.changes.values().flatten().filter(|value| value.secret).map(|value| &value.text);
     args.chain(values).cloned().collect()

@@ -95,6 +95,11 @@ impl Stop {
         Stop { scope, ..self }
     }
 
+    /// The longest that all its steps take.
+    pub(crate) fn duration(&self) -> Duration {
+        self.steps.iter().fold(Duration::ZERO, |sum, step| sum.saturating_add(step.grace))
+    }
+
     fn step(mut self, action: Action, grace: Duration) -> Stop {
         self.steps.push(StopStep { action, grace });
         self

@@ -6,8 +6,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::filter::{OpenFilter, splitter};
 use crate::output::Stream;
-use crate::sys::clock::{self, Utc};
-use crate::sys::{self, poll};
+use crate::sys::{self, clock, poll};
 use crate::text::LineSplitter;
 use std::fmt;
 use std::fs::File;
@@ -224,11 +223,7 @@ impl Out {
     /// Writes, and says how much was taken until the deadline.
     fn write(&mut self, bytes: &[u8], until: Deadline) -> io::Result<usize> {
         match self {
-            Out::Own(1) => match flush_own_stdout(until)? {
-                true => write_patiently(io::stdout().as_fd(), bytes, until),
-                false => Ok(0),
-            },
-            Out::Own(_) => write_patiently(io::stderr().as_fd(), bytes, until),
+            Out::Own(number) => write_own(*number, bytes, until),
             Out::File { file, is_regular: true, .. } => file.write_all(bytes).map(|()| bytes.len()),
             Out::File { file, .. } => write_patiently(file.as_fd(), bytes, until),
             Out::Writer(writer) => {
@@ -236,6 +231,17 @@ impl Out {
                 writer.write_all(bytes).and_then(|()| writer.flush()).map(|()| bytes.len())
             }
         }
+    }
+}
+
+/// Writes to this program's own standard output (1) or error, and says how much was taken until the deadline.
+pub(crate) fn write_own(number: i32, bytes: &[u8], until: Deadline) -> io::Result<usize> {
+    match number {
+        1 => match flush_own_stdout(until)? {
+            true => write_patiently(io::stdout().as_fd(), bytes, until),
+            false => Ok(0),
+        },
+        _ => write_patiently(io::stderr().as_fd(), bytes, until),
     }
 }
 
@@ -321,7 +327,7 @@ impl Decoration {
         match self.clock {
             None => prefix.clone(),
             Some(Clock::Elapsed) => format!("[{:>4}.{:03}] {prefix}", at.as_secs(), at.subsec_millis()),
-            Some(Clock::Utc) => format!("{} {prefix}", rfc3339(self.started + at)),
+            Some(Clock::Utc) => format!("{} {prefix}", clock::utc(self.started + at)),
         }
     }
 }
@@ -330,11 +336,6 @@ fn write_line(front: &str, line: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(front.as_bytes());
     out.extend_from_slice(line);
     out.push(b'\n');
-}
-
-fn rfc3339(moment: SystemTime) -> String {
-    let Utc { year, month, day, hour, minute, second, millis } = clock::utc(moment);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ pub(crate) enum Mask {
     Block(Vec<Signal>),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) user: Option<Id>,
     pub(crate) group: Option<Id>,

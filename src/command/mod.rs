@@ -24,6 +24,8 @@ pub(crate) use env::Env;
 pub use filter::Filter;
 pub use input::Input;
 pub(crate) use input::Opened;
+#[cfg(feature = "runlog")]
+pub(crate) use input::Source;
 pub use pty::Pty;
 pub use quote::quote;
 pub use stdio::Stdio;
@@ -364,6 +366,20 @@ impl Command {
     }
 
     /// The stream as it was set. With a terminal, one that was not set is on it.
+    /// Whether it asks for what only a process of this machine can have.
+    pub(crate) fn is_local(&self) -> bool {
+        let elsewhere =
+            |stream: &Option<Stdio>| stream.as_ref().is_none_or(|stream| stream.is_pipe() || stream.is_null());
+        let attributes = Attributes { close_others: self.attributes.close_others, ..Attributes::default() };
+        !self.streams.iter().all(elsewhere)
+            || !self.descriptors.is_empty()
+            || self.pty.is_some()
+            || !self.hooks.is_empty()
+            || !self.targets.is_empty()
+            || self.attributes != attributes
+            || matches!(self.directory, Some(Directory::Fd(_)))
+    }
+
     pub(crate) fn chosen_stream(&self, number: usize) -> Option<Stdio> {
         let set = self.streams.get(number).cloned().flatten();
         set.or_else(|| self.pty.as_ref().map(|_| Stdio::pty()))
@@ -779,6 +795,16 @@ impl Command {
             Some(Directory::Path(path)) => Some(path),
             _ => None,
         }
+    }
+
+    /// What the child reads on standard input, if something is fed to it.
+    pub fn get_input(&self) -> Option<&Input> {
+        self.input.as_ref()
+    }
+
+    /// The longest time for the whole run, if there is one.
+    pub fn get_timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// The changes to the environment: a value, or `None` for one that is removed.

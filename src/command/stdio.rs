@@ -150,6 +150,10 @@ impl Stdio {
         matches!(self.0, Kind::Pipe)
     }
 
+    pub(crate) fn is_null(&self) -> bool {
+        matches!(self.0, Kind::Null)
+    }
+
     pub(crate) fn is_other_stream(&self) -> bool {
         matches!(self.0, Kind::Same(_))
     }

@@ -214,7 +214,7 @@ impl Command {
     /// [`check_output`](Self::check_output) and [`Output::check`].
     #[doc(alias = "capture_output")]
     pub fn output(&self) -> Result<Output, Error> {
-        self.run_with(&self.collected_streams()?, Purpose::Collect, &mut (), |_| ())
+        self.run_with(&self.collected_streams(Stdio::null())?, Purpose::Collect, &mut (), |_| ())
     }
 
     /// As [`output`](Self::output), and collects standard output in a buffer of the caller's, which is emptied first and whose memory
@@ -237,7 +237,7 @@ impl Command {
     pub fn output_into(&self, stdout: &mut Vec<u8>) -> Result<Output, Error> {
         let memory = std::mem::take(stdout);
         let lend = |machine: &mut Machine| machine.lend(Stream::Stdout, memory);
-        let mut output = self.run_with(&self.collected_streams()?, Purpose::Collect, &mut (), lend)?;
+        let mut output = self.run_with(&self.collected_streams(Stdio::null())?, Purpose::Collect, &mut (), lend)?;
         *stdout = std::mem::take(&mut output.stdout.bytes);
         Ok(output)
     }
@@ -274,10 +274,11 @@ impl Command {
         Ok([self.input_stream(None)?, stdout, stderr])
     }
 
-    pub(crate) fn collected_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
+    /// Both streams are collected unless they are set; `null` is what standard input is then.
+    pub(crate) fn collected_streams(&self, null: Stdio) -> Result<[Option<Stdio>; 3], Error> {
         let [_, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
-        Ok([self.input_stream(Some(Stdio::null()))?, piped(stdout), piped(stderr)])
+        Ok([self.input_stream(Some(null))?, piped(stdout), piped(stderr)])
     }
 
     /// Input is fed through a pipe, or typed at a terminal; a stream that was told to come from elsewhere contradicts it.
@@ -305,7 +306,7 @@ impl Command {
 
     /// As [`output`](Self::output), and shows what is read.
     pub(crate) fn run_shown(&self, watch: &mut dyn Watch) -> Result<Output, Error> {
-        self.run_with(&self.collected_streams()?, Purpose::Show, watch, |_| ())
+        self.run_with(&self.collected_streams(Stdio::null())?, Purpose::Show, watch, |_| ())
     }
 
     fn run_with(

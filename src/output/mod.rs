@@ -1,5 +1,6 @@
 //! The record of a run, as plain data. The same record is in every success and in every error; what was not there is said.
 
+mod made;
 mod transcript;
 
 pub(crate) use transcript::Mark;

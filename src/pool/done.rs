@@ -12,6 +12,13 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(pub(crate) u64);
 
+impl TaskId {
+    /// The task with this number, for tests of engines and of those who look on. A pool chooses its own numbers.
+    pub fn from_number(number: u64) -> TaskId {
+        TaskId(number)
+    }
+}
+
 impl fmt::Display for TaskId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "#{}", self.0)
@@ -104,6 +111,39 @@ pub struct Done {
 }
 
 impl Done {
+    /// What a pool would tell of a task without a name that has ended just now with this result, at its first attempt and on this
+    /// machine: for tests of those who look on.
+    ///
+    /// ```
+    /// use procession::Command;
+    /// use procession::pool::{Done, TaskId};
+    ///
+    /// let done = Done::of(TaskId::from_number(7), Command::shell("exit 3").output());
+    /// assert!(!done.success());
+    /// assert_eq!(done.to_string(), "/bin/sh -c 'exit 3': exit 3");
+    /// ```
+    pub fn of(id: TaskId, result: Result<Output, Error>) -> Done {
+        let outcome = outcome_of(&result);
+        let (ended, elapsed) = (Instant::now(), result.as_ref().unwrap_or_else(Error::output).elapsed());
+        let started = ended.checked_sub(elapsed).unwrap_or(ended);
+        let was_started = outcome != Outcome::NotStarted;
+        Done {
+            id,
+            index: 0,
+            name: None,
+            group: None,
+            outcome,
+            result,
+            attempts: u32::from(was_started),
+            slot: 0,
+            place: "local".into(),
+            submitted: started,
+            started: was_started.then_some(started),
+            ended,
+            skipped: false,
+        }
+    }
+
     /// The task.
     pub fn id(&self) -> TaskId {
         self.id

@@ -9,11 +9,26 @@ use crate::output::{Output, Stream};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// One attempt to run a task. Numbers are never used again within a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub(crate) u64);
+
+impl JobId {
+    /// A number that none had before.
+    pub(crate) fn next() -> JobId {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        JobId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.0)
+    }
+}
 
 /// What an engine is asked to run.
 #[derive(Clone, Debug)]
@@ -37,8 +52,37 @@ pub struct Job {
     pub idempotent: bool,
 }
 
+impl Job {
+    /// The first attempt at a command, without wishes and under a number of its own. A pool makes its jobs by itself; this is for those
+    /// who drive an engine by hand, to try it or to put one in front of another.
+    pub fn new(command: Command) -> Job {
+        Job {
+            id: JobId::next(),
+            command,
+            attempt: 1,
+            live: false,
+            resources: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            idempotent: false,
+        }
+    }
+
+    /// The record to begin with: what is known before anything has run. It names the command with its secrets masked, and knows which
+    /// exit codes are accepted and how text is decoded. An engine adds [what it learns](Output::with_status).
+    pub fn record(&self) -> Output {
+        Output {
+            command: self.command.to_string(),
+            accepted: self.command.accepted.clone(),
+            text: self.command.text,
+            ..Output::default()
+        }
+    }
+}
+
 /// What an engine tells of a job, in this order; stages may be missing, the last one never.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // looked at once and never kept
 pub enum JobNews<'a> {
     /// It waits for its turn at the engine.
     Queued,
@@ -185,6 +229,9 @@ pub trait Engine: Send {
 
     /// What ends its wait from another thread.
     fn waker(&self) -> Waker;
+
+    /// The thread that will drive it calls this once, first. `place` is its number among the pool's threads, from 0.
+    fn enter(&mut self, _place: usize) {}
 
     /// Takes a job. What becomes of it is told by [`poll`](Self::poll).
     ///

@@ -1,6 +1,7 @@
 //! What a pool tells to those who look on: logs, progress bars, timelines. They see everything and decide nothing.
 
 use super::done::{Done, Outcome, TaskId};
+use super::task::Task;
 use crate::output::Stream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +14,20 @@ pub enum TaskNews<'a> {
     Submitted {
         /// Which task.
         id: TaskId,
+        /// The task itself.
+        task: &'a Task,
         /// What people know it by: its name, or the command.
         label: &'a str,
         /// When.
         at: Instant,
+    },
+    /// It is about to be started: what it waits for has ended, and what it will read is there. Told before each attempt; once more if
+    /// the engine had no room for it then.
+    Starting {
+        /// Which task.
+        id: TaskId,
+        /// The task itself.
+        task: &'a Task,
     },
     /// It was started, for the first time or again.
     Started {

@@ -1,6 +1,11 @@
-//! How a service says that it can be used.
+//! How a service says that it can be used, and how one looks for the sign without waiting for it.
 
-use std::net::SocketAddr;
+use crate::command::Command;
+use crate::error::Error;
+use crate::pipe::{PipeReader, pipe};
+use crate::sys;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -67,5 +72,43 @@ impl Ready {
     pub fn within(mut self, timeout: Duration) -> Ready {
         self.within = timeout;
         self
+    }
+}
+
+/// How long one look may take for the answer of a port. On this machine it is refused or accepted at once.
+const CONNECT: Duration = Duration::from_millis(50);
+
+impl Sign {
+    /// Whether the sign is there now, as far as it is one that others can see.
+    pub(super) fn is_there(&self) -> bool {
+        match self {
+            Sign::Port(address) => TcpStream::connect_timeout(address, CONNECT).is_ok(),
+            Sign::File(path) => path.exists(),
+            Sign::Started => true,
+            Sign::Line(_) | Sign::Descriptor(_) => false,
+        }
+    }
+}
+
+/// Our end of the pipe to which a service writes that it is ready.
+pub(super) struct Probe {
+    reader: PipeReader,
+    is_ready: bool,
+}
+
+impl Probe {
+    /// Gives a command the pipe.
+    pub(super) fn descriptor(command: &mut Command, number: i32) -> Result<Probe, Error> {
+        let (reader, writer) = pipe().map_err(|error| Error::io("pipe", error))?;
+        sys::fd::set_nonblocking(reader.as_fd()).map_err(|error| Error::io("fcntl", error))?;
+        *command = command.clone().fd(number, writer);
+        Ok(Probe { reader, is_ready: false })
+    }
+
+    /// Whether a line, or the beginning of one, has come. An end without a word is none.
+    pub(super) fn look(&mut self) -> bool {
+        let mut bytes = [0; 256];
+        self.is_ready |= sys::fd::read(self.reader.as_fd(), &mut bytes).is_ok_and(|count| count > 0);
+        self.is_ready
     }
 }

@@ -154,14 +154,15 @@ impl Task {
         self
     }
 
-    /// A file it reads. Part of the key by which a [run log](crate::pool) knows it again; sent along by engines without a shared
-    /// file system.
+    /// A file it reads; a relative path is seen from the directory of the command. Part of the key by which a run log knows the task
+    /// again; sent along by engines without a shared file system.
     pub fn reads(mut self, path: impl Into<PathBuf>) -> Task {
         self.inputs.push(path.into());
         self
     }
 
-    /// A file it writes. Fetched by engines without a shared file system.
+    /// A file it writes; a relative path is seen from the directory of the command. Without it a run log does not count the task as
+    /// done; fetched by engines without a shared file system.
     pub fn writes(mut self, path: impl Into<PathBuf>) -> Task {
         self.outputs.push(path.into());
         self

@@ -6,7 +6,7 @@ mod entry;
 mod token;
 
 use crate::child::{Child, KillOnDrop};
-use crate::command::{Command, Input};
+use crate::command::{Command, Input, Stdio};
 use crate::communicate::Purpose;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -19,9 +19,11 @@ use crate::sys;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::Cut;
 use entry::{Around, Entry, Fact};
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use token::{Key, Part, Slab};
@@ -72,6 +74,7 @@ pub struct ChildSet {
     /// Descriptors that were told, and are waited for again with the next wait.
     told_descriptors: Vec<Key>,
     waker: Option<(PipeReader, Weak<PipeWriter>)>,
+    null: Option<Stdio>,
     woken: bool,
     /// When the kernel was asked last.
     asked: Instant,
@@ -194,6 +197,7 @@ impl ChildSet {
             ready_descriptors: VecDeque::new(),
             told_descriptors: Vec::new(),
             waker: None,
+            null: None,
             woken: false,
             asked: Instant::now(),
             told_timer: false,
@@ -221,7 +225,7 @@ impl ChildSet {
         if follow == Follow::Lines && command.text.is_cut_as_text() {
             return Err(no_lines().of_command(|| command.to_string()));
         }
-        let streams = command.collected_streams()?;
+        let streams = command.collected_streams(self.null())?;
         let deadline = Deadline::from(command.timeout);
         let child = command.spawn_with(&streams)?;
         let [stdin, ..] = &streams;
@@ -247,6 +251,16 @@ impl ChildSet {
             return Err(no_lines().of_command(|| child.handle().line()));
         }
         self.admit(child, None, follow, None, Deadline::NEVER)
+    }
+
+    /// The null device, opened once for all who are given it.
+    fn null(&mut self) -> Stdio {
+        if self.null.is_none() {
+            let options = &mut std::fs::OpenOptions::new();
+            let opened = sys::fd::open(Path::new("/dev/null"), options.read(true).write(true), 0);
+            self.null = opened.ok().map(Stdio::from);
+        }
+        self.null.clone().unwrap_or_else(Stdio::null)
     }
 
     /// A child that was started with this input, or that was put in and gets it later.
@@ -454,7 +468,7 @@ impl ChildSet {
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
     pub fn wait_any_deadline(&mut self, deadline: impl Into<Deadline>) -> Result<Option<News<'_>>, Error> {
-        let found = self.find(Wish::Everything, deadline.into(), &mut |_, _, _| ())?;
+        let found = self.find(Wish::Everything, deadline.into(), &Cell::new(false), &mut |_, _, _| ())?;
         Ok(found.map(|found| match found {
             Found::Timer(timer) => News::Timer(timer),
             Found::Timeout(child) => News::Timeout(child),
@@ -466,14 +480,16 @@ impl ChildSet {
         }))
     }
 
-    /// Waits for the next child that ends. Lines and chunks are not told; what else happens is told later.
+    /// Waits for the next child that ends. Lines and chunks are not told; what else happens is told later. Whoever sees what is read
+    /// may have enough.
     pub(crate) fn wait_exit(
         &mut self,
         deadline: Deadline,
+        enough: &Cell<bool>,
         see: &mut SeeAll<'_>,
     ) -> Result<Option<(ChildKey, Result<Output, Error>)>, Error> {
         loop {
-            match self.find(Wish::Children, deadline, see)? {
+            match self.find(Wish::Children, deadline, enough, see)? {
                 Some(Found::Child(key, Fact::Over)) => {
                     if let Some(entry) = self.forget(key) {
                         return Ok(Some((ChildKey(key), entry.into_result())));
@@ -505,7 +521,7 @@ impl ChildSet {
     ) -> Result<Vec<(ChildKey, Result<Output, Error>)>, Error> {
         let (deadline, mut ended) = (deadline.into(), Vec::new());
         while !self.is_empty() {
-            match self.wait_exit(deadline, &mut |_, _, _| ())? {
+            match self.wait_exit(deadline, &Cell::new(false), &mut |_, _, _| ())? {
                 Some(exit) => ended.push(exit),
                 None if deadline.has_passed() => break,
                 None => {}
@@ -585,7 +601,13 @@ impl ChildSet {
     }
 
     /// The next that is to be told, after a wait if that is needed.
-    fn find(&mut self, wish: Wish, deadline: Deadline, see: &mut SeeAll<'_>) -> Result<Option<Found>, Error> {
+    fn find(
+        &mut self,
+        wish: Wish,
+        deadline: Deadline,
+        enough: &Cell<bool>,
+        see: &mut SeeAll<'_>,
+    ) -> Result<Option<Found>, Error> {
         let mut has_waited = false;
         loop {
             self.look_at_due(see);
@@ -593,7 +615,8 @@ impl ChildSet {
                 self.told_timer = matches!(found, Found::Timer(_) | Found::Timeout(_));
                 return Ok(Some(found));
             }
-            if std::mem::take(&mut self.woken) || self.has_nothing_left(wish) || (has_waited && deadline.has_passed()) {
+            let is_over = std::mem::take(&mut self.woken) || self.has_nothing_left(wish);
+            if is_over || enough.get() || (has_waited && deadline.has_passed()) {
                 return Ok(None);
             }
             self.wait(deadline.earlier(self.next_moment_of(wish)), see)?;

@@ -1,6 +1,7 @@
 //! The calendar (gmtime(3)).
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A moment in UTC, split up.
@@ -35,6 +36,14 @@ pub(crate) fn utc(moment: SystemTime) -> Utc {
     }
 }
 
+/// As RFC 3339 has it: `2024-02-29T12:34:56.789Z`.
+impl fmt::Display for Utc {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Utc { year, month, day, hour, minute, second, millis } = self;
+        write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +53,6 @@ mod tests {
         let utc = utc(UNIX_EPOCH + Duration::from_millis(1_709_210_096_789));
         let expected = Utc { year: 2024, month: 2, day: 29, hour: 12, minute: 34, second: 56, millis: 789 };
         assert_eq!(utc, expected);
+        assert_eq!(utc.to_string(), "2024-02-29T12:34:56.789Z");
     }
 }

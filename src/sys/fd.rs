@@ -2,11 +2,13 @@
 #![allow(unsafe_code)]
 
 use super::errno::{check, retry};
-use std::fs::OpenOptions;
+use super::mask;
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Duplicates a descriptor to the lowest free number from `lowest` on.
 pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
@@ -30,6 +32,69 @@ pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
 pub(crate) fn open(path: &Path, options: &mut OpenOptions, flags: i32) -> io::Result<OwnedFd> {
     let file = options.custom_flags(libc::O_NOCTTY | flags).open(path)?;
     above_stdio(file.into())
+}
+
+/// Opens once more what is behind a descriptor: a description of its own, whose flags nobody shares. It takes Linux, a mounted /proc,
+/// and a file that this user may open. Not `/proc/self`, which is empty where the main thread has ended.
+#[cfg(target_os = "linux")]
+pub(crate) fn reopen(fd: BorrowedFd<'_>, options: &mut OpenOptions, flags: i32) -> io::Result<OwnedFd> {
+    open(Path::new(&format!("/proc/thread-self/fd/{}", fd.as_raw_fd())), options, flags)
+}
+
+/// What other systems have in such a place is a duplicate.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn reopen(_fd: BorrowedFd<'_>, _options: &mut OpenOptions, _flags: i32) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// mkdtemp(3): a new directory that only its owner may enter, called by these words and six letters.
+pub(crate) fn private_directory(words: &Path) -> io::Result<PathBuf> {
+    let mut template = words.as_os_str().to_owned();
+    template.push("XXXXXX");
+    Ok(nix::unistd::mkdtemp(template.as_os_str())?)
+}
+
+/// A file without a name, to write and to read, for this user alone: it is gone when it is closed.
+pub(crate) fn unnamed(directory: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).mode(0o600);
+    // O_TMPFILE, Linux 3.11; not every file system has it.
+    #[cfg(target_os = "linux")]
+    if let Ok(file) = open(directory, &mut options, libc::O_TMPFILE) {
+        return Ok(file.into());
+    }
+    named_for_a_moment(directory, options.create_new(true))
+}
+
+fn named_for_a_moment(directory: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut attempt = || {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!(".procession-{}-{count}", std::process::id()));
+        let file = open(&path, options, 0)?;
+        fs::remove_file(&path).map(|()| file.into())
+    };
+    // A name may be taken: by a process of the same number that was killed, or by somebody who wants to be in the way.
+    let is_taken =
+        |result: &io::Result<File>| matches!(result, Err(error) if error.kind() == io::ErrorKind::AlreadyExists);
+    let mut result = attempt();
+    for _ in 0..TRIES_MAX {
+        if !is_taken(&result) {
+            break;
+        }
+        result = attempt();
+    }
+    result
+}
+
+/// So many names are tried for a file that will have none.
+const TRIES_MAX: usize = 100;
+
+/// Does something that writes to a file or a pipe: a size that a file may not have (`EFBIG`) and a reader that has gone are errors and
+/// never signals.
+pub(crate) fn without_signals<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let work = || super::pipe::without_signal(work);
+    if mask::ignores(libc::SIGXFSZ) { work() } else { mask::without_sigxfsz(work) }
 }
 
 /// Duplicates a descriptor that is known by its number only. An error names a number that is not open.
@@ -100,6 +165,37 @@ mod tests {
         assert_eq!(buffer, b"hello wor");
         assert_eq!(read_append(reader.as_fd(), &mut buffer, 30).unwrap(), 2);
         assert_eq!(buffer, b"hello world");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_is_opened_once_more_has_flags_of_its_own() {
+        let flags = |fd: &OwnedFd| nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).unwrap() & libc::O_NONBLOCK;
+        let (reader, writer) = crate::sys::pipe::pair().unwrap();
+        let again = reopen(reader.as_fd(), OpenOptions::new().read(true), libc::O_NONBLOCK).unwrap();
+        assert_eq!((flags(&reader), flags(&again)), (0, libc::O_NONBLOCK));
+        assert_eq!(read(again.as_fd(), &mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        std::fs::File::from(writer).write_all(b"x").unwrap();
+        assert_eq!(read(again.as_fd(), &mut [0; 2]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_file_without_a_name_keeps_what_is_written_and_leaves_nothing() {
+        use std::io::{Read, Seek};
+        let directory = std::env::temp_dir().join(format!("procession-unnamed-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let mut options = File::options();
+        let named = || named_for_a_moment(&directory, options.read(true).write(true).create_new(true));
+        for mut file in [unnamed(&directory), { named }()].map(Result::unwrap) {
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+            file.write_all(b"kept").unwrap();
+            file.rewind().unwrap();
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "kept");
+        }
+        fs::remove_dir(&directory).unwrap();
+        assert!(unnamed(&directory).is_err());
     }
 
     #[test]

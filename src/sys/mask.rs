@@ -49,10 +49,17 @@ pub(crate) fn replace(new: &libc::sigset_t) -> libc::sigset_t {
 pub(crate) fn blocking<T>(signal: libc::c_int, work: impl FnOnce() -> T) -> T {
     let mut wanted = current();
     add(&mut wanted, signal);
-    let old = replace(&wanted);
-    let result = work();
-    replace(&old);
-    result
+    let _restore = Restore(replace(&wanted));
+    work()
+}
+
+/// Puts a mask back, also if what is done meanwhile unwinds.
+struct Restore(libc::sigset_t);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        replace(&self.0);
+    }
 }
 
 /// The mask of the calling thread.
@@ -65,11 +72,25 @@ pub(crate) fn current() -> libc::sigset_t {
 
 /// Runs a write with SIGPIPE blocked in this thread; if it raised one, takes it away before the mask is put back.
 pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let waiting_before = is_pending(libc::SIGPIPE);
-    blocking(libc::SIGPIPE, || {
+    without(libc::SIGPIPE, |error| error.kind() == io::ErrorKind::BrokenPipe, work)
+}
+
+/// The same for SIGXFSZ, which the kernel raises in the thread whose write begins at the greatest size that a file may have
+/// (`RLIMIT_FSIZE`).
+pub(crate) fn without_sigxfsz<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    without(libc::SIGXFSZ, |error| error.raw_os_error() == Some(libc::EFBIG), work)
+}
+
+fn without<T>(
+    signal: libc::c_int,
+    has_raised: impl FnOnce(&io::Error) -> bool,
+    work: impl FnOnce() -> io::Result<T>,
+) -> io::Result<T> {
+    let waiting_before = is_pending(signal);
+    blocking(signal, || {
         let result = work();
-        if matches!(&result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe) && !waiting_before {
-            take_pending(libc::SIGPIPE);
+        if result.as_ref().is_err_and(has_raised) && !waiting_before {
+            take_pending(signal);
         }
         result
     })

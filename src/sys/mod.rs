@@ -1,6 +1,11 @@
 //! The kernel, one subject per file. Every unsafe block of the crate is here: each holds one call and says why this call
 //! is sound. What the files decide is mechanism only; no policy of the library lives at this level.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod affinity;
+#[cfg(not(target_os = "linux"))]
+#[path = "affinity_absent.rs"]
+pub(crate) mod affinity;
 pub(crate) mod after_fork;
 #[cfg(target_os = "linux")]
 pub(crate) mod calls;

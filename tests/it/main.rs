@@ -6,24 +6,36 @@
 mod support;
 
 mod attributes;
+#[cfg(feature = "timeline")]
+mod browser;
 mod communicate;
 mod converse;
 mod crowd;
 mod descriptors;
 mod echo;
+mod engines;
 mod errors;
 mod explain;
 mod filters;
 mod inject;
+mod jobserver;
 mod lines;
 mod live;
 mod mob;
 mod nslookup;
+mod outside;
+mod pictures;
 mod pipeline;
+mod pool;
+mod pool_faults;
+mod pool_random;
 mod pty;
 mod random;
 mod routes;
 mod set;
+mod print;
+#[cfg(feature = "runlog")]
+mod runlog;
 mod spawn;
 mod spill;
 mod stop;

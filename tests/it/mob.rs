@@ -338,7 +338,7 @@ impl Play {
         let loose = |actor: &Actor| actor.follow != Follow::Record;
         for (key, actor) in self.actors.extract_if(|_, actor| loose(actor)).collect::<Vec<_>>() {
             let mut child = self.set.remove(key).unwrap();
-            child.stop(&Stop::kill()).unwrap();
+            let _report = child.stop(&Stop::kill()).unwrap();
             drop(actor);
         }
     }
@@ -352,12 +352,12 @@ impl Play {
         match self.chance.below(4) {
             0 => {
                 self.note(format!("{key:?} is dropped"));
-                child.stop(&Stop::kill()).unwrap();
+                let _report = child.stop(&Stop::kill()).unwrap();
             }
             1 => {
                 self.note(format!("{key:?} is talked to"));
                 if actor.stopped {
-                    child.stop(&Stop::kill()).unwrap();
+                    let _report = child.stop(&Stop::kill()).unwrap();
                 }
                 let rest = actor.rest.take().unwrap_or_default();
                 let result = child.communicate(if actor.stopped { Vec::new() } else { rest });
