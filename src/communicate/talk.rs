@@ -177,7 +177,7 @@ impl<'a> Talk<'a> {
     /// ready, and by nobody else, need not be before a second read in a row.
     pub(crate) fn prepare(&mut self, reads_when_ready: bool) -> Result<(), Error> {
         let [stdin, outputs @ ..] = self.ends();
-        let outputs = if reads_when_ready && self.child.sieve.is_empty() { [None; 2] } else { outputs };
+        let outputs = if reads_when_ready && self.child.sieve.is_none() { [None; 2] } else { outputs };
         for end in stdin.into_iter().chain(outputs.into_iter().flatten()) {
             sys::fd::set_nonblocking(end).map_err(|error| Error::io("fcntl", error))?;
         }
@@ -255,7 +255,7 @@ impl<'a> Talk<'a> {
         };
         let (mut full, mut was_read) = (false, false);
         let clocked = self.child.settings.transcript || !self.child.tee.is_empty();
-        let now = || if clocked { self.child.settings.started_at.elapsed() } else { Duration::ZERO };
+        let now = || if clocked { self.child.started_at.elapsed() } else { Duration::ZERO };
         let (tee, failure, has_seen_enough) =
             (&mut self.child.tee, &mut self.state.closing.failure, &mut self.state.has_seen_enough);
         let (mut marks, sieve) = (Vec::new(), &mut self.child.sieve);
@@ -281,7 +281,7 @@ impl<'a> Talk<'a> {
                 full |= count >= PIPE_FULL;
                 Ok(count)
             };
-            let sieve = Some(&mut *sieve).filter(|sieve| stream == Stream::Stdout && !sieve.is_empty());
+            let sieve = sieve.as_mut().filter(|_| stream == Stream::Stdout);
             let count = match sieve {
                 None => read(buffer, max)?,
                 Some(sieve) => sieve.read(buffer, max, read)?,
@@ -325,7 +325,7 @@ impl<'a> Talk<'a> {
     }
 
     fn take_filter_failure(&mut self) {
-        if let Some(error) = self.child.sieve.take_failure() {
+        if let Some(error) = self.child.sieve.as_mut().and_then(|sieve| sieve.take_failure()) {
             self.state.closing.failure.get_or_insert(Error::io("filter", error));
             self.state.has_seen_enough = true;
         }
@@ -359,8 +359,7 @@ impl<'a> Talk<'a> {
     /// Tells everybody that no more will come of a stream.
     fn end(&mut self, place: usize, stream: Stream, until: Deadline, watch: &mut dyn Watch) {
         if self.state.closing.failure.is_none() && !self.child.tee.is_empty() {
-            self.state.closing.failure =
-                self.child.tee.end(stream, self.child.settings.started_at.elapsed(), until).err();
+            self.state.closing.failure = self.child.tee.end(stream, self.child.started_at.elapsed(), until).err();
         }
         self.state.has_seen_enough |= self.state.closing.failure.is_some() || watch.end(place, stream).is_break();
     }
@@ -479,7 +478,7 @@ impl<'a> Talk<'a> {
     pub(crate) fn has_passed(&self) -> bool {
         let reading = !self.state.is_paused && !self.state.is_broken && self.machine.overflowed().is_none();
         let wants = reading && self.machine.wants_to_read(Stream::Stdout) && !self.is_held_up(Stream::Stdout);
-        wants && self.child.sieve.has_passed()
+        wants && self.child.sieve.as_ref().is_some_and(|sieve| sieve.has_passed())
     }
 
     /// The ends that bytes can still pass.
@@ -520,11 +519,11 @@ impl<'a> Talk<'a> {
 
     /// What filters have made of what was read is not given up with the pipe.
     fn read_what_has_passed(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
-        if self.child.sieve.is_empty() || !self.machine.wants_to_read(Stream::Stdout) {
+        let Some(sieve) = self.child.sieve.as_mut().filter(|_| self.machine.wants_to_read(Stream::Stdout)) else {
             return Ok(());
-        }
-        self.child.sieve.cut_off();
-        while self.child.sieve.has_passed() && self.machine.overflowed().is_none() {
+        };
+        sieve.cut_off();
+        while self.child.sieve.as_ref().is_some_and(|sieve| sieve.has_passed()) && self.machine.overflowed().is_none() {
             self.read(place, Stream::Stdout, deadline, watch)?;
         }
         self.take_filter_failure();
@@ -591,7 +590,7 @@ impl<'a> Talk<'a> {
             return Ok(());
         };
         // The plan has done what it could; drop does not do it again.
-        self.child.settings.kill_on_drop = KillOnDrop::No;
+        self.child.kill_on_drop = KillOnDrop::No;
         let patience = if self.state.never_blocks { Duration::ZERO } else { LOOK };
         let ended = self.child.handle.wait_ended(Deadline::after(patience))?;
         let report = stopping.stopper.report(&self.child.handle, ended.map(|ended| ended.status));

@@ -78,7 +78,7 @@ impl Machine {
 
     /// Whether the stream was there and will bring no more.
     pub(crate) fn has_ended(&self, stream: Stream) -> bool {
-        matches!(self.sink(stream).state, State::Ended | State::CutOff(_))
+        matches!(self.sink(stream).state, State::Ended | State::CutOff)
     }
 
     /// Whether everything has been written and read that there will be.
@@ -93,7 +93,7 @@ impl Machine {
 
     /// The stream that exceeded its limit under [`Overflow::Fail`], if one did.
     pub(crate) fn overflowed(&self) -> Option<Stream> {
-        STREAMS.into_iter().find(|&stream| self.sink(stream).overflowed)
+        STREAMS.into_iter().find(|&stream| self.sink(stream).kept().is_some_and(|kept| kept.overflowed))
     }
 
     /// Writes as much as the pipe takes. True if standard input is to be closed now: all is written, or nobody reads.
@@ -121,10 +121,7 @@ impl Machine {
 
     /// Reading is given up before the end of file.
     pub(crate) fn cut_off(&mut self, stream: Stream, holders: Vec<ProcessEntry>) {
-        let sink = self.sink_mut(stream);
-        if sink.state == State::Open {
-            sink.state = State::CutOff(holders);
-        }
+        self.sink_mut(stream).cut_off(holders);
     }
 
     /// From now on everything is kept, by this rule; what nobody has taken of a live stream stands first.
@@ -144,37 +141,26 @@ impl Machine {
 
     /// Takes so many bytes of what is unread.
     pub(crate) fn take(&mut self, stream: Stream, count: usize) {
-        let sink = self.sink_mut(stream);
-        if let Some(live) = &mut sink.live {
-            live.unread = live.unread.saturating_sub(count);
-            sink.overflowed = live.unread > live.unread_max;
-        }
+        self.sink_mut(stream).take(count);
     }
 
     /// Takes out the memory that what is unread stands in, from the place that is returned, so that it can be looked at without asking
     /// here each time. Until it is put back nothing is unread.
     pub(crate) fn take_out(&mut self, stream: Stream) -> (Vec<u8>, usize) {
-        let sink = self.sink_mut(stream);
-        let Some(live) = &mut sink.live else { return (Vec::new(), 0) };
-        let tail = std::mem::take(&mut sink.tail);
-        let start = tail.len() - std::mem::take(&mut live.unread);
-        (tail, start)
+        self.sink_mut(stream).take_out()
     }
 
     /// Puts it back; what stands from this place on is unread.
     pub(crate) fn put_back(&mut self, stream: Stream, memory: Vec<u8>, start: usize) {
-        let sink = self.sink_mut(stream);
-        if let Some(live) = &mut sink.live {
-            live.unread = memory.len() - start;
-            sink.overflowed = live.unread > live.unread_max;
-            sink.tail = memory;
-        }
+        self.sink_mut(stream).put_back(memory, start);
     }
 
     /// Takes all that is unread, with its memory.
     pub(crate) fn take_all(&mut self, stream: Stream) -> Vec<u8> {
         let (mut memory, start) = self.take_out(stream);
-        self.sink_mut(stream).dropped += memory.len() as u64;
+        if !memory.is_empty() {
+            self.sink_mut(stream).kept_mut().dropped += memory.len() as u64;
+        }
         memory.drain(..start);
         memory
     }
@@ -185,26 +171,27 @@ impl Machine {
         if sink.unread().starts_with(b"\n") {
             self.take(stream, 1);
         } else {
-            sink.after_return = sink.unread().is_empty();
+            let nothing_is_unread = sink.unread().is_empty();
+            sink.kept_mut().after_return = nothing_is_unread;
         }
     }
 
     /// Whether a `\n` is to be [skipped](Self::skip_newline) if it is the next to be read.
     pub(crate) fn skips_newline(&self, stream: Stream) -> bool {
-        self.sink(stream).after_return
+        self.sink(stream).kept().is_some_and(|kept| kept.after_return)
     }
 
     /// Memory to collect in, and to be found there at the end.
     pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
-        let sink = self.sink_mut(stream);
-        sink.used = buffer.len();
+        let kept = self.sink_mut(stream).kept_mut();
+        kept.used = buffer.len();
         buffer.clear();
-        sink.head = buffer;
+        kept.head = buffer;
     }
 
     /// Up to which length the memory for what is read is known to have been written to before.
     pub(crate) fn used_memory(&self, stream: Stream) -> usize {
-        self.sink(stream).used
+        self.sink(stream).kept().map_or(0, |kept| kept.used)
     }
 
     /// What is not kept of a stream is shown to somebody: nothing is lost.
@@ -214,7 +201,7 @@ impl Machine {
 
     /// Where the whole stream is written to when memory holds no more.
     pub(crate) fn spill_to(&mut self, stream: Stream, path: PathBuf, file: File) {
-        self.sink_mut(stream).spill = Some(Spill { path, file, begun: false, written: 0 });
+        self.sink_mut(stream).kept_mut().spill = Some(Spill { path, file, begun: false, written: 0 });
     }
 
     /// Remembers in which order pieces come, from now on.
@@ -288,16 +275,16 @@ impl Machine {
 
     /// How much of a stream was read, and the last bytes of it, unless these are in a file.
     pub(crate) fn said(&self, stream: Stream, bytes_max: usize) -> (u64, Vec<u8>) {
-        let sink = self.sink(stream);
-        let spilled = sink.spill.as_ref().is_some_and(|spill| spill.begun);
-        let last = if sink.tail.is_empty() && !spilled { &sink.head } else { &sink.tail };
+        let Some(kept) = self.sink(stream).kept() else { return (0, Vec::new()) };
+        let spilled = kept.spill.as_ref().is_some_and(|spill| spill.begun);
+        let last = if kept.tail.is_empty() && !spilled { &kept.head } else { &kept.tail };
         let start = last.len().saturating_sub(bytes_max);
-        (sink.total, last.get(start..).unwrap_or_default().to_vec())
+        (kept.total, last.get(start..).unwrap_or_default().to_vec())
     }
 
     /// How much was read of both streams.
     pub(crate) fn total(&self) -> u64 {
-        self.stdout.total + self.stderr.total
+        [&self.stdout, &self.stderr].into_iter().filter_map(Sink::kept).map(|kept| kept.total).sum()
     }
 
     /// When output was read last; the driver says so once per wake-up.
@@ -414,7 +401,7 @@ mod tests {
         for overflow in [Overflow::Head, Overflow::Tail, Overflow::HeadTail] {
             let mut machine = machine(1000, overflow.clone());
             run(&mut machine, 10_000_000, 65_536);
-            let sink = machine.sink(Stream::Stdout);
+            let sink = machine.sink(Stream::Stdout).kept().unwrap();
             assert!(sink.head.capacity() + sink.tail.capacity() < 300_000, "{overflow:?}");
         }
     }
@@ -500,7 +487,8 @@ mod tests {
                         machine.take(Stream::Stdout, count);
                     }
                 }
-                let spilled = machine.sink(Stream::Stdout).spill.as_ref().is_some_and(|spill| spill.begun);
+                let spilled =
+                    machine.sink(Stream::Stdout).kept().unwrap().spill.as_ref().is_some_and(|spill| spill.begun);
                 if spilled {
                     let file = std::fs::read(&path).unwrap();
                     let whole = given.ends_with(&file);
@@ -584,7 +572,7 @@ mod tests {
                     }
                 }
             }
-            let live = machine.sink(Stream::Stdout).live.is_some();
+            let live = machine.sink(Stream::Stdout).is_live();
             if live && random(2) == 0 {
                 taken.extend_from_slice(machine.unread(Stream::Stdout));
                 assert!(taken == given, "seed {seed}");
@@ -631,7 +619,7 @@ mod tests {
                 if snapshot.spilled.is_some() {
                     let from: usize = *begun_at.get_or_insert(taken);
                     assert!(std::fs::read(&path).unwrap() == given[from..], "seed {seed}");
-                } else if machine.sink(Stream::Stdout).live.is_none() {
+                } else if !machine.sink(Stream::Stdout).is_live() {
                     assert!(snapshot.bytes == given[taken..], "seed {seed}");
                 }
                 assert!(!snapshot.lost, "seed {seed}");
@@ -660,10 +648,10 @@ mod tests {
             machine.take(Stream::Stdout, piece.len());
         }
         assert_eq!(machine.unread(Stream::Stdout), b"xxx");
-        let capacity = machine.sink(Stream::Stdout).tail.capacity();
+        let capacity = machine.sink(Stream::Stdout).kept().unwrap().tail.capacity();
         push(&mut machine, &piece);
         machine.take(Stream::Stdout, piece.len());
-        assert_eq!(machine.sink(Stream::Stdout).tail.capacity(), capacity, "memory is used again");
+        assert_eq!(machine.sink(Stream::Stdout).kept().unwrap().tail.capacity(), capacity, "memory is used again");
     }
 
     #[test]

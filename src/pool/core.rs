@@ -803,7 +803,7 @@ impl Core {
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
         // An engine that keeps the time by itself is given what its stop plan may take, and some more.
-        let stop = entry.task.command.stop.duration();
+        let stop = entry.task.command.settings.stop.duration();
         let spare = own.map_or(Duration::ZERO, |grain| grain.saturating_add(stop).saturating_add(CONFIRM_WITHIN));
         // What is being cancelled already has its moment.
         if run.ending.is_none() {
@@ -1146,7 +1146,7 @@ impl Core {
             self.moments.remove(&(moment, id));
         }
         // Nobody waits for ever for an engine that does not answer.
-        run.moment = now.checked_add(entry.task.command.stop.duration().saturating_add(CONFIRM_WITHIN));
+        run.moment = now.checked_add(entry.task.command.settings.stop.duration().saturating_add(CONFIRM_WITHIN));
         self.moments.extend(run.moment.map(|moment| (moment, id)));
         let (lane, job) = (run.lane, run.job);
         if let Some(lane) = self.lanes.get_mut(lane) {

@@ -74,8 +74,8 @@ impl Job {
     pub fn record(&self) -> Output {
         Output {
             command: self.command.to_string(),
-            accepted: self.command.accepted.clone(),
-            text: self.command.text,
+            accepted: self.command.settings.accepted.clone(),
+            text: self.command.settings.text,
             ..Output::default()
         }
     }

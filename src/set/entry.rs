@@ -321,7 +321,7 @@ impl Entry {
         }
         // It cannot even be stopped.
         self.unregister(around.epoll);
-        self.child.settings.kill_on_drop = KillOnDrop::No;
+        self.child.kill_on_drop = KillOnDrop::No;
         self.is_over = true;
         Deadline::NEVER
     }
@@ -406,8 +406,8 @@ impl Entry {
             }
         }
         // A stop that has done what it could is not done again.
-        if let Some(before) = self.kill_on_drop.filter(|_| self.child.settings.kill_on_drop != KillOnDrop::No) {
-            self.child.settings.kill_on_drop = before;
+        if let Some(before) = self.kill_on_drop.filter(|_| self.child.kill_on_drop != KillOnDrop::No) {
+            self.child.kill_on_drop = before;
         }
         self.child.machine = Some(Box::new(self.machine));
         self.child

@@ -223,7 +223,7 @@ impl ChildSet {
     /// As [`start`](Self::start); and with [`Follow::Lines`] if its [`text`](Command::text) is in an encoding in which a line cannot be
     /// found among the bytes (UTF-16).
     pub fn start_and_follow(&mut self, command: &Command, follow: Follow) -> Result<ChildKey, Error> {
-        if follow == Follow::Lines && command.text.is_cut_as_text() {
+        if follow == Follow::Lines && command.settings.text.is_cut_as_text() {
             return Err(no_lines().of_command(|| command.to_string()));
         }
         let streams = command.collected_streams(self.null())?;
@@ -273,10 +273,10 @@ impl ChildSet {
         timeout: Option<Duration>,
         deadline: Deadline,
     ) -> Result<ChildKey, Error> {
-        let (is_ours, kill_on_drop) = (input.is_some(), child.settings.kill_on_drop);
+        let (is_ours, kill_on_drop) = (input.is_some(), child.kill_on_drop);
         if is_ours {
             // It was started for the set, and goes with it.
-            child.settings.kill_on_drop = KillOnDrop::In(self.owner);
+            child.kill_on_drop = KillOnDrop::In(self.owner);
         }
         let input = input.unwrap_or_else(Input::empty);
         let mut machine =
