@@ -128,8 +128,12 @@ pub enum Follow {
     Chunks,
 }
 
+/// A child that has left a set at its end, and what [`Command::output`] or [`Child::communicate`] would have returned.
+pub type Exit = (ChildKey, Result<Output, Error>);
+
 /// What has happened in a [`ChildSet`].
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // looked at once and never kept
 #[doc(alias = "Event")]
 pub enum News<'a> {
     /// A timer has come.
@@ -494,7 +498,7 @@ impl ChildSet {
         deadline: Deadline,
         enough: &Cell<bool>,
         see: &mut SeeAll<'_>,
-    ) -> Result<Option<(ChildKey, Result<Output, Error>)>, Error> {
+    ) -> Result<Option<Exit>, Error> {
         loop {
             match self.find(Wish::Children, deadline, enough, see)? {
                 Some(Found::Child(key, Fact::Over)) => {
@@ -514,7 +518,7 @@ impl ChildSet {
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
     #[doc(alias = "joinall")]
-    pub fn wait_all(&mut self) -> Result<Vec<(ChildKey, Result<Output, Error>)>, Error> {
+    pub fn wait_all(&mut self) -> Result<Vec<Exit>, Error> {
         self.wait_all_deadline(Deadline::NEVER)
     }
 
@@ -522,10 +526,7 @@ impl ChildSet {
     ///
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
-    pub fn wait_all_deadline(
-        &mut self,
-        deadline: impl Into<Deadline>,
-    ) -> Result<Vec<(ChildKey, Result<Output, Error>)>, Error> {
+    pub fn wait_all_deadline(&mut self, deadline: impl Into<Deadline>) -> Result<Vec<Exit>, Error> {
         let (deadline, mut ended) = (deadline.into(), Vec::new());
         while !self.is_empty() {
             match self.wait_exit(deadline, &Cell::new(false), &mut |_, _, _| ())? {

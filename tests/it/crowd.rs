@@ -367,15 +367,13 @@ fn a_child_that_is_held_by_a_debugger_keeps_nobody_waiting() {
             ForkResult::Child => {
                 // SAFETY: integer arguments.
                 let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw(), 0, 0) };
-                // SAFETY: integer arguments; no arguments.
-                unsafe {
-                    if seized < 0 {
-                        libc::_exit(1)
-                    } else {
-                        loop {
-                            libc::pause();
-                        }
-                    }
+                if seized < 0 {
+                    // SAFETY: an integer argument.
+                    unsafe { libc::_exit(1) }
+                }
+                loop {
+                    // SAFETY: no arguments.
+                    unsafe { libc::pause() };
                 }
             }
         };
