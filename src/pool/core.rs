@@ -671,11 +671,10 @@ impl Core {
             others.into_iter().any(|(_, other)| lacks(task, &other.capabilities).is_none())
         };
         let allowance = &mut self.allowance;
-        let several = lanes.len() > 1;
         let (mut held, mut token, mut has_yielded) = (None, None, false);
         let id = self.line.take(&mut |id| {
             let Some(entry) = entries.get(&id) else { return false };
-            if several && lacks(&entry.task, &place.capabilities).is_some() {
+            if lacks(&entry.task, &place.capabilities).is_some() {
                 return false;
             }
             if has_its_share && (can_be_of_others || is_for_others(&entry.task)) {
@@ -789,16 +788,15 @@ impl Core {
         Some(Start { job: order, notifies, skippable })
     }
 
-    /// The engine has taken a job, which was offered to it at the moment `started`.
-    pub(super) fn accepted(&mut self, job: JobId, started: Instant, now: Instant) {
+    /// The engine has taken a job.
+    pub(super) fn accepted(&mut self, job: JobId, now: Instant) {
         let Some((id, place)) = self.run_of(job).map(|(id, run)| (id, Arc::clone(&run.place))) else { return };
         if self.starved.take().is_some() {
             self.changes += 1;
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        // Its engine may have a time of its own, which is behind.
-        run.started = run.started.max(started);
+        run.started = now;
         run.accepted = Some(now);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);

@@ -496,10 +496,9 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
                 }
             }
         }
-        let started = engine.now();
         let submitted = engine.submit(&job);
         shared.at(engine.now(), |core, now| match submitted {
-            Ok(()) => core.accepted(job.id, started, now),
+            Ok(()) => core.accepted(job.id, now),
             Err(refusal) => core.refused(job.id, refusal, now),
         });
     }
