@@ -490,11 +490,13 @@ impl Core {
         self.starting > 0 || self.alive() > 0
     }
 
-    pub(super) fn add_lane(&mut self, capabilities: Capabilities) -> usize {
+    pub(super) fn add_lane(&mut self, capabilities: Capabilities, now: Instant) -> usize {
         self.starting = self.starting.saturating_sub(1);
         self.changes += 1;
         let (running, cancels) = (0, Vec::new());
         self.lanes.push(Lane { capabilities, running, cancels, is_waiting: false, looked: 0, is_alive: true });
+        // One that was added before may be gone, and this was the last one that its tasks could hope for.
+        self.fail_stranded(STRANDED, now);
         self.lanes.len() - 1
     }
 
@@ -513,13 +515,6 @@ impl Core {
             self.lanes_max = self.alive() + self.starting;
         } else {
             self.all_lanes_failed(error, now);
-        }
-    }
-
-    /// Those that were wanted were started, and may have failed while others were not there yet.
-    pub(super) fn lanes_started(&mut self, now: Instant) {
-        if self.lanes.iter().any(|lane| !lane.is_alive) {
-            self.fail_stranded(STRANDED, now);
         }
     }
 

@@ -119,9 +119,6 @@ impl Shared {
         for _ in 0..wanted {
             self.start_lane();
         }
-        if wanted > 0 {
-            self.at(Instant::now(), Core::lanes_started);
-        }
         self.see_to_telling();
         result
     }
@@ -279,7 +276,8 @@ impl Shared {
         let lane = {
             let mut core = self.core();
             lock(&self.wakers).push(waker);
-            core.add_lane(capabilities)
+            let now = core.moment(Instant::now());
+            core.add_lane(capabilities, now)
         };
         let shared = Arc::clone(self);
         let thread = std::thread::Builder::new().name(format!("procession-pool-{lane}"));
