@@ -531,13 +531,6 @@ impl Core {
         }
     }
 
-    /// Those that were wanted were started, and may have failed while others were not there yet.
-    pub(super) fn lanes_started(&mut self, now: Instant) {
-        if self.lanes.iter().any(|lane| !lane.is_alive) {
-            self.fail_stranded(STRANDED, now);
-        }
-    }
-
     /// What a lane is to do now.
     pub(super) fn orders(&mut self, lane: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();

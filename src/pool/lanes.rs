@@ -124,9 +124,6 @@ impl Shared {
         for _ in 0..wanted {
             self.start_lane();
         }
-        if wanted > 0 {
-            self.at(Instant::now(), Core::lanes_started);
-        }
         self.see_to_telling();
         result
     }
