@@ -652,7 +652,8 @@ impl Core {
             others.into_iter().any(|(_, other)| lacks(task, &other.capabilities).is_none())
         };
         let allowance = &mut self.allowance;
-        let several = lanes.len() > 1;
+        // The others may not be there yet, but the task was taken for their sake.
+        let several = self.lanes_max > 1 && !self.renews_lanes;
         let (mut held, mut token, mut has_yielded) = (None, None, false);
         let id = self.line.take(&mut |id| {
             let Some(entry) = entries.get(&id) else { return false };
