@@ -7,8 +7,8 @@
 use crate::support::alone;
 use procession::pool::scripted::{Event, Fault, Journal};
 use procession::pool::{
-    After, Done, Engine, Halt, Observer, Outcome, Pending, Policy, Pool, Ready, Retry, Script, Scripted, Supply, Task,
-    TaskId, TaskNews,
+    After, Done, Engine, FileAccess, Halt, Observer, Outcome, Pending, Policy, Pool, Ready, Retry, Script, Scripted,
+    Supply, Task, TaskId, TaskNews,
 };
 use procession::{Command, Signal};
 use std::collections::HashMap;
@@ -151,6 +151,8 @@ struct Round {
     chance: Chance,
     width: usize,
     journals: Vec<Journal>,
+    /// By engine: it has no files.
+    without_files: Vec<bool>,
     stock: u64,
     /// By number: what it needs, what it waits for (and whether that must succeed), whether it is a service.
     facts: Vec<Facts>,
@@ -168,6 +170,7 @@ struct Facts {
     needs: u64,
     after: Vec<(usize, bool)>,
     is_service: bool,
+    reads: bool,
 }
 
 impl Round {
@@ -182,6 +185,7 @@ impl Round {
             chance,
             width,
             journals: Vec::new(),
+            without_files: Vec::new(),
             stock,
             facts: Vec::new(),
             callbacks: Arc::default(),
@@ -335,6 +339,11 @@ impl Round {
         if self.chance.one_in(10) {
             engine = engine.dies_after(self.chance.time(), "power cut");
         }
+        let without_files = self.chance.one_in(4);
+        if without_files {
+            engine = engine.with_capabilities(|able| able.files = FileAccess::None);
+        }
+        self.without_files.push(without_files);
         self.journals.push(engine.journal());
         let (seed, is_rough, is_stubborn) = (self.chance.next(), self.is_rough, self.is_stubborn);
         engine.answer(move |job| {
@@ -384,6 +393,10 @@ impl Round {
         if self.chance.one_in(4) {
             task = task.retry(self.retry());
         }
+        if self.chance.one_in(8) && self.without_files.contains(&false) {
+            facts.reads = true;
+            task = task.reads("/etc/passwd");
+        }
         if self.chance.one_in(2) {
             task = task.idempotent();
         }
@@ -421,6 +434,12 @@ impl Round {
         }
         // Each engine has a virtual time of its own, and the pool's is the one that has come farthest: with several a job may be given
         // up by the time of another.
+        for (journal, _) in self.journals.iter().zip(&self.without_files).filter(|(_, without)| **without) {
+            for entry in journal.entries() {
+                let number = entry.command.rsplit(' ').next().and_then(|number| number.parse::<usize>().ok()).unwrap();
+                assert!(!self.facts[number].reads, "seed {seed}: {entry} where there are no files");
+            }
+        }
         if let ([journal], false) = (&*self.journals, self.is_stubborn) {
             self.check_journal(journal);
         }
