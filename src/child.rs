@@ -25,7 +25,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// A process that was started, with our ends of its pipes.
 ///
@@ -68,7 +68,6 @@ pub struct Child {
     pub(crate) settings: Arc<Settings>,
     pub(crate) kill_on_drop: KillOnDrop,
     pub(crate) started: SystemTime,
-    pub(crate) started_at: Instant,
 }
 
 /// A file for each output stream.
@@ -114,7 +113,7 @@ impl Command {
         if let Some(observer) = &self.observer {
             observer(self);
         }
-        let (started, started_at) = (SystemTime::now(), Instant::now());
+        let started = SystemTime::now();
         let spawned = spawn::spawn(&plan, &self.hooks)?;
         Ok(Child {
             stdin: spawned.stdin,
@@ -130,7 +129,6 @@ impl Command {
             settings: Arc::clone(&self.settings),
             kill_on_drop: if self.kill_on_drop { KillOnDrop::In(std::process::id()) } else { KillOnDrop::No },
             started,
-            started_at,
         })
     }
 
