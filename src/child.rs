@@ -25,7 +25,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// A process that was started, with our ends of its pipes.
 ///
@@ -68,7 +68,6 @@ pub struct Child {
     pub(crate) settings: Arc<Settings>,
     pub(crate) kill_on_drop: KillOnDrop,
     pub(crate) started: SystemTime,
-    pub(crate) started_at: Instant,
 }
 
 /// A file for each output stream.
@@ -114,7 +113,7 @@ impl Command {
         if let Some(observer) = &self.observer {
             observer(self);
         }
-        let (started, started_at) = (SystemTime::now(), Instant::now());
+        let started = SystemTime::now();
         let spawned = spawn::spawn(&plan, &self.hooks)?;
         Ok(Child {
             stdin: spawned.stdin,
@@ -130,7 +129,6 @@ impl Command {
             settings: Arc::clone(&self.settings),
             kill_on_drop: if self.kill_on_drop { KillOnDrop::In(std::process::id()) } else { KillOnDrop::No },
             started,
-            started_at,
         })
     }
 
@@ -375,12 +373,16 @@ impl fmt::Debug for Child {
 /// See the type. Never panics; blocks only with `kill_on_drop`, for at most the times of the stop plan.
 impl Drop for Child {
     fn drop(&mut self) {
+        // Whoever has been waited for needs no further look.
+        if self.handle.status().is_some() {
+            return;
+        }
         let stops = match self.kill_on_drop {
             KillOnDrop::No => false,
             KillOnDrop::In(owner) => owner == std::process::id(),
             KillOnDrop::Always => true,
         };
-        if !stops || self.handle.status().is_some() {
+        if !stops {
             return;
         }
         let pipes = self.pipes();

@@ -517,6 +517,7 @@ impl Child {
     fn record_of(&self, captured: [Captured; 2], input: (u64, bool), closing: Closing) -> Output {
         let [stdout, stderr] = captured;
         let (input_accepted, input_refused) = input;
+        let left = closing.left.map(|left| *left).unwrap_or_default();
         let ended = self.handle.ended();
         Output {
             command: self.handle.line(),
@@ -529,10 +530,10 @@ impl Child {
             input_refused,
             usage: ended.and_then(|ended| ended.usage),
             started: Some(self.started),
-            elapsed: self.started_at.elapsed(),
+            elapsed: left.elapsed.unwrap_or_else(|| self.handle.born().elapsed()),
             cause: closing.cause,
-            survivors: closing.survivors,
-            explanation: closing.explanation,
+            survivors: left.survivors,
+            explanation: left.explanation,
             text: self.settings.text,
             stages: Vec::new(),
             marks: Vec::new(),

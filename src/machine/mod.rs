@@ -22,8 +22,13 @@ pub(crate) struct Machine {
     feed: Feed,
     stdout: Sink,
     stderr: Sink,
-    marks: Option<Vec<Mark>>,
-    heard: Option<Instant>,
+    order: Option<Box<Order>>,
+}
+
+/// In which order pieces came.
+#[derive(Debug, Default)]
+struct Order {
+    marks: Vec<Mark>,
     /// How often the streams were looked at.
     looks: u64,
 }
@@ -44,14 +49,14 @@ pub(crate) enum Trouble {
 impl Machine {
     /// For a child whose standard input may be a pipe of ours, and whose streams may be captured.
     pub(crate) fn new(stdin: bool, stdout: Option<&Limit>, stderr: Option<&Limit>) -> Machine {
-        let feed = Feed { open: stdin, ..Feed::default() };
-        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), marks: None, heard: None, looks: 0 }
+        let feed = Feed::new(stdin);
+        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), order: None }
     }
 
     /// Adds input behind what is still to be written. False if the input has been ended already.
     pub(crate) fn add_input(&mut self, input: Opened) -> bool {
         if self.feed.open {
-            self.feed.parts.push_back(Part::new(input));
+            self.feed.add(Part::new(input));
         }
         self.feed.open
     }
@@ -63,7 +68,7 @@ impl Machine {
 
     /// Whether there is something to write to standard input, or to close.
     pub(crate) fn wants_to_write(&self) -> bool {
-        self.feed.open && !(self.feed.held && self.feed.parts.is_empty())
+        self.feed.open && !(self.feed.held && self.feed.is_empty())
     }
 
     /// Whether standard input is still open.
@@ -144,6 +149,11 @@ impl Machine {
         self.sink_mut(stream).take(count);
     }
 
+    /// So many bytes that were taken last, as long as nothing has been read since.
+    pub(crate) fn taken(&self, stream: Stream, count: usize) -> &[u8] {
+        self.sink(stream).taken(count)
+    }
+
     /// Takes out the memory that what is unread stands in, from the place that is returned, so that it can be looked at without asking
     /// here each time. Until it is put back nothing is unread.
     pub(crate) fn take_out(&mut self, stream: Stream) -> (Vec<u8>, usize) {
@@ -206,18 +216,20 @@ impl Machine {
 
     /// Remembers in which order pieces come, from now on.
     pub(crate) fn remember_order(&mut self) {
-        self.marks.get_or_insert_default();
+        self.order.get_or_insert_default();
     }
 
     /// Both streams are looked at, as far as they are ready. What is read in one look is in no known order.
     pub(crate) fn begin_look(&mut self) {
-        self.looks += 1;
+        if let Some(order) = &mut self.order {
+            order.looks += 1;
+        }
     }
 
     /// A piece was read, at this time.
     pub(crate) fn mark(&mut self, stream: Stream, count: usize, at: Duration) {
-        let look = self.looks;
-        let Some(marks) = &mut self.marks else { return };
+        let Some(Order { marks, looks }) = self.order.as_deref_mut() else { return };
+        let look = *looks;
         let full = marks.len() >= MARKS_MAX;
         let place = match marks.last() {
             Some(last) if last.stream == stream && last.look == look => marks.len().checked_sub(1),
@@ -232,35 +244,35 @@ impl Machine {
 
     /// Takes the order that was remembered.
     pub(crate) fn take_marks(&mut self) -> Vec<Mark> {
-        self.marks.take().unwrap_or_default()
+        self.order.take().map(|order| order.marks).unwrap_or_default()
     }
 
     /// The order that was remembered.
     pub(crate) fn marks(&self) -> &[Mark] {
-        self.marks.as_deref().unwrap_or_default()
+        self.order.as_ref().map_or(&[], |order| &order.marks)
     }
 
     /// Nothing of the stream is kept, as if it had never come by us: it went elsewhere.
     pub(crate) fn forget(&mut self, stream: Stream) {
         if self.sink(stream).state != State::NotCaptured {
             *self.sink_mut(stream) = Sink::new(None);
-            self.marks.iter_mut().for_each(|marks| marks.retain(|mark| mark.stream != stream));
+            self.order.iter_mut().for_each(|order| order.marks.retain(|mark| mark.stream != stream));
         }
     }
 
     /// Whether there is no input left to be written. Of a reader that is not known before it has come to its end.
     pub(crate) fn input_is_written(&self) -> bool {
-        self.feed.parts.iter().all(|part| matches!(part, Part::Bytes { .. }) && part.waiting() == 0)
+        self.feed.parts().all(|part| matches!(part, Part::Bytes { .. }) && part.waiting() == 0)
     }
 
     /// How much input waits to be written, as far as that is known.
     pub(crate) fn input_waiting(&self) -> usize {
-        self.feed.parts.iter().map(Part::waiting).sum()
+        self.feed.parts().map(Part::waiting).sum()
     }
 
     /// How many bytes of input were taken, and whether some were refused.
     pub(crate) fn input(&self) -> (u64, bool) {
-        (self.feed.accepted, self.feed.refused)
+        (self.feed.accepted(), self.feed.refused)
     }
 
     /// What was collected until now, as a copy.
@@ -289,12 +301,14 @@ impl Machine {
 
     /// When output was read last; the driver says so once per wake-up.
     pub(crate) fn heard_at(&mut self, moment: Instant) {
-        self.heard = Some(moment);
+        for sink in [&mut self.stdout, &mut self.stderr] {
+            sink.heard_at(moment);
+        }
     }
 
     /// When output was read last.
     pub(crate) fn heard(&self) -> Option<Instant> {
-        self.heard
+        [&self.stdout, &self.stderr].into_iter().filter_map(Sink::kept).filter_map(|kept| kept.heard).max()
     }
 
     fn sink(&self, stream: Stream) -> &Sink {

@@ -7,6 +7,7 @@ use crate::output::{Captured, Completeness, ProcessEntry};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -63,6 +64,8 @@ pub(super) struct Kept {
     pub(super) used: usize,
     /// Who kept the pipe open when reading was given up.
     holders: Vec<ProcessEntry>,
+    /// When one of the streams was read last.
+    pub(super) heard: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -99,6 +102,7 @@ impl Default for Kept {
             spill: None,
             used: 0,
             holders: Vec::new(),
+            heard: None,
         }
     }
 }
@@ -199,6 +203,13 @@ impl Sink {
         self.judge_unread();
     }
 
+    /// So many bytes that were taken last, as long as nothing has been read since.
+    pub(super) fn taken(&self, count: usize) -> &[u8] {
+        let Some(kept) = self.kept() else { return &[] };
+        let end = kept.tail.len() - kept.unread;
+        kept.tail.get(end.saturating_sub(count)..end).unwrap_or_default()
+    }
+
     /// Takes out the memory that what is unread stands in, from the place that is returned.
     pub(super) fn take_out(&mut self) -> (Vec<u8>, usize) {
         let live = self.is_live();
@@ -216,6 +227,13 @@ impl Sink {
             kept.unread = memory.len() - start;
             kept.tail = memory;
             self.judge_unread();
+        }
+    }
+
+    /// One of the streams was read, if it was this one.
+    pub(super) fn heard_at(&mut self, moment: Instant) {
+        if let Some(kept) = &mut self.kept {
+            kept.heard = Some(moment);
         }
     }
 

@@ -21,7 +21,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 /// News that can be kept.
 #[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // few
+#[allow(clippy::large_enum_variant)] // there are few
 enum Told {
     Timer(TimerKey),
     Timeout(ChildKey),
