@@ -33,33 +33,77 @@ use token::{Key, Part, Slab};
 ///
 /// Put children in, and [`wait_any`](Self::wait_any) tells what happens, one thing at a time: a line, a piece of output, the end of a
 /// stream, the end of a child with its record, a timer, a descriptor. All of them are read and fed whichever is told, so no child
-/// waits for another. No thread is started and no signal handler is installed.
+/// waits for another. No thread is started and no signal handler is installed. An idle child costs its descriptors and half a
+/// kibibyte.
 ///
-/// **Who is first** when several things are ready: timers and timeouts, by their moments; then what a child has to say, child by
-/// child in the order in which they became ready. Of one child output comes before the end of its stream, and that before the end of
-/// the child. **Fairness**: in one turn at most one read of each stream is told (256 KiB), or 1 MiB of each collected, and a child that
-/// has had its turn comes behind all others that are ready.
+/// ```
+/// use procession::{ChildSet, Command, Follow, News};
+/// use std::time::Duration;
 ///
-/// Dropping the set stops every child that is still in it, all at the same time, each by the stop plan of its command.
+/// let mut set = ChildSet::new()?;
+/// for host in ["one", "two", "three"] {
+///     let command = Command::shell("echo \"asking $1\"; echo \"$1 is up\"").args(["sh", host]);
+///     set.start_and_follow(&command.timeout(Duration::from_secs(10)), Follow::Lines)?;
+/// }
+/// let patience = set.add_timer(Duration::from_secs(60));
+/// let (mut lines, mut ended) = (0, 0);
+/// while ended < 3 {
+///     match set.wait_any()? {
+///         Some(News::Line { line, .. }) => lines += usize::from(line.text().ends_with("is up")),
+///         Some(News::Exit { result, .. }) => {
+///             assert!(result?.success());
+///             ended += 1;
+///         }
+///         Some(News::Timer(timer)) if timer == patience => break,
+///         _ => {}
+///     }
+/// }
+/// assert_eq!((lines, ended), (3, 3));
+/// # Ok::<(), procession::Error>(())
+/// ```
+///
+/// **Who is first** when several things are ready: timers and timeouts, by their moments; then what children have to say, child by
+/// child in the order in which they became ready; then descriptors. Of one child output comes before the end of its stream, and that
+/// before the end of the child, which is the last that is told of it. Timers that come faster than they are dealt with take turns with
+/// the rest.
+///
+/// **Fairness**: in one turn at most one read of each stream is told (256 KiB), or 1 MiB of each collected, and a child that has had
+/// its turn comes behind all others that are ready. Nothing is read of a child while something of it is untold, so a slow loop holds up
+/// the children, by their pipes, and fills no memory.
+///
+/// **What can block** is what you bring along: an [`Input`] that is a reader, a function in a filter of a target, a writer as a target.
+/// They are called on the thread that waits, and all others wait for them. A terminal or a pipe as a target blocks nobody: its
+/// child is not read until it has taken what it was given.
+///
+/// **In a loop of your own**, wait for [the descriptor](Self::try_as_fd) of the set, no longer than until
+/// [its next moment](Self::next_moment), and take what there is:
 ///
 /// ```
 /// use procession::{ChildSet, Command, News};
+/// use std::os::fd::AsRawFd;
 ///
 /// let mut set = ChildSet::new()?;
-/// for word in ["one", "two", "three"] {
-///     set.start(&Command::new("echo").arg(word))?;
-/// }
-/// let mut bytes = 0;
-/// while let Some(news) = set.wait_any()? {
-///     if let News::Exit { result, .. } = news {
-///         bytes += result?.stdout().len();
+/// set.start(&Command::new("echo").arg("hello"))?;
+/// while !set.is_empty() {
+///     let until = set.next_moment().remaining();
+///     // poll, select, epoll, or whatever the host has
+///     # let mut entry = libc::pollfd { fd: set.try_as_fd()?.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+///     # unsafe { libc::poll(&mut entry, 1, until.map_or(-1, |time| time.as_nanos().div_ceil(1_000_000) as i32)) };
+///     while let Some(news) = set.try_wait_any()? {
+///         if let News::Exit { result, .. } = news {
+///             assert_eq!(result?.stdout(), b"hello\n");
+///         }
 ///     }
 /// }
-/// assert_eq!(bytes, 14);
 /// # Ok::<(), procession::Error>(())
 /// ```
+///
+/// Dropping the set stops every child that is still in it, all at the same time, each by the stop plan of its command; in a forked
+/// copy of the program it does nothing.
 #[doc(alias = "select")]
+#[doc(alias = "selectors")]
 #[doc(alias = "epoll")]
+#[doc(alias = "reactor")]
 pub struct ChildSet {
     epoll: Epoll,
     entries: Slab<Box<Entry>>,
@@ -122,7 +166,8 @@ pub enum Follow {
     /// Its end alone, with a record of everything.
     #[default]
     Record,
-    /// Each line of both streams as soon as it is complete; the record keeps the last 64 KiB.
+    /// Each line of both streams as soon as it is complete; the record keeps the last 64 KiB. A line that is longer than the
+    /// [limit](Command::line_limit) comes in pieces.
     Lines,
     /// Output as it is read; the record keeps the last 64 KiB.
     Chunks,
@@ -186,7 +231,7 @@ enum Found {
 pub(crate) type SeeAll<'a> = dyn FnMut(ChildKey, Stream, &[u8]) + 'a;
 
 impl ChildSet {
-    /// An empty set. It holds one descriptor.
+    /// An empty set. It holds one descriptor, and another one from the first command on that has no input.
     ///
     /// # Errors
     /// If no descriptors are left.
@@ -238,8 +283,28 @@ impl ChildSet {
         self.admit(child, Some(input), follow, limit)
     }
 
-    /// Puts a child in. Its output is collected from here on, or told; standard input stays open for what is [fed](Self::feed), until
-    /// [`end_input`](Self::end_input).
+    /// Puts a child in: one that is to be fed while it runs, or whose conversation was begun. Its output is collected from here on;
+    /// standard input stays open for what is [fed](Self::feed), until [`end_input`](Self::end_input).
+    ///
+    /// ```
+    /// use procession::{ChildSet, Command, Follow, News};
+    ///
+    /// let mut set = ChildSet::new()?;
+    /// let cat = set.insert_and_follow(Command::new("cat").pipe_all().spawn()?, Follow::Lines)?;
+    /// set.feed(cat, "one\n")?;
+    /// let mut lines = Vec::new();
+    /// while let Some(news) = set.wait_any()? {
+    ///     if let News::Line { child, line } = news {
+    ///         lines.push(line.to_string());
+    ///         match lines.len() {
+    ///             1 => set.feed(child, "two\n")?,
+    ///             _ => assert!(set.end_input(child)),
+    ///         }
+    ///     }
+    /// }
+    /// assert_eq!(lines, ["one", "two"]);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`insert_and_follow`](Self::insert_and_follow).
@@ -307,7 +372,7 @@ impl ChildSet {
         self.entries.keys().map(ChildKey)
     }
 
-    /// A child in the set.
+    /// A child in the set: its number, its handle, its terminal. Its ends belong to the set as long as it is in it.
     pub fn get(&self, child: ChildKey) -> Option<&Child> {
         self.entries.get(child.0).map(|entry| &entry.child)
     }
@@ -317,7 +382,8 @@ impl ChildSet {
         self.entries.get(child.0).map(|entry| handle::explain(&entry.child.subject(Some(entry.machine()))))
     }
 
-    /// Gives input to a child that was [inserted](Self::insert), behind what is still to be written.
+    /// Gives input to a child that was [inserted](Self::insert), behind what is still to be written. It never blocks; what the child
+    /// does not take waits in memory.
     ///
     /// # Errors
     /// If it is not in the set, or its standard input is not a pipe or has been closed.
@@ -338,8 +404,8 @@ impl ChildSet {
         true
     }
 
-    /// Begins to stop a child by the plan of its command, without waiting: its [exit](News::Exit) tells when that is done. False if it is
-    /// not in the set.
+    /// Begins to stop a child by the plan of its command. The waits that follow send the signals, and go on telling what it says; its
+    /// [exit](News::Exit) tells when that is done. False if it is not in the set.
     pub fn stop(&mut self, child: ChildKey) -> bool {
         let Some(entry) = self.entries.get_mut(child.0) else { return false };
         entry.stop();
@@ -353,14 +419,33 @@ impl ChildSet {
         self.entries.get(child.0).map_or(Ok(()), |entry| entry.signal(sight, signal, except_group))
     }
 
-    /// Takes a child out, as it is. What was read and not told goes with it: [`Child::communicate`] goes on from there.
+    /// Takes a child out, as it is. What was read and not told goes with it: [`Child::communicate`] or [`Child::lines`] go on from
+    /// there. A stop that was begun, or a [`Command::timeout`], is not gone on with.
+    #[must_use = "dropping a child lets it go on; to stop it there is `stop`"]
     pub fn remove(&mut self, child: ChildKey) -> Option<Child> {
         let entry = self.forget(child.0)?;
         Some(entry.into_child(&mut self.epoll))
     }
 
     /// Tells once, as [`News::Timeout`], that a child still runs after so long. It is not stopped; a
-    /// [`Command::timeout`] does that. False if it is not in the set.
+    /// [`Command::timeout`] does that. Takes the place of an earlier one. False if it is not in the set.
+    ///
+    /// ```
+    /// use procession::{ChildSet, Command, News};
+    /// use std::time::Duration;
+    ///
+    /// let mut set = ChildSet::new()?;
+    /// let child = set.start(&Command::new("sleep").arg("60"))?;
+    /// set.set_timeout(child, Duration::from_millis(50));
+    /// while let Some(news) = set.wait_any()? {
+    ///     match news {
+    ///         News::Timeout(child) => assert!(set.stop(child)),
+    ///         News::Exit { result, .. } => assert!(result?.status().signal().is_some()),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     pub fn set_timeout(&mut self, child: ChildKey, timeout: Duration) -> bool {
         self.set_deadline(child, Deadline::after(timeout))
     }
@@ -377,7 +462,8 @@ impl ChildSet {
         true
     }
 
-    /// A timer: told once, as [`News::Timer`], after so long.
+    /// A timer: told once, as [`News::Timer`], after so long and never before. One that the clock cannot hold never comes, and is not
+    /// waited for.
     pub fn add_timer(&mut self, after: Duration) -> TimerKey {
         // A moment that the clock cannot hold never comes.
         let moment = Deadline::after(after).moment();
@@ -393,11 +479,11 @@ impl ChildSet {
         true
     }
 
-    /// Waits for a descriptor of yours as well: told as [`News::Readable`] whenever it is readable. The set owns it; give it a duplicate
-    /// if you go on using it.
+    /// Waits for a descriptor of yours as well: told as [`News::Readable`] as long as it is readable. The set owns it; give it a
+    /// duplicate if you go on using it.
     ///
     /// # Errors
-    /// If it cannot be waited for, as a regular file cannot.
+    /// If it cannot be waited for, as a regular file cannot. It is closed then.
     pub fn watch(&mut self, descriptor: impl Into<OwnedFd>) -> Result<WatchKey, Error> {
         let key = self.watched.insert(descriptor.into());
         let Some(fd) = self.watched.get(key) else { return Ok(WatchKey(key)) };
@@ -422,8 +508,20 @@ impl ChildSet {
         Some(fd)
     }
 
-    /// What ends a wait from another thread: [`wait_any_deadline`](Self::wait_any_deadline) and `wait_any` then return `None`. Costs two
-    /// descriptors the first time.
+    /// What ends a wait from another thread: `wait_any` and its kin then return `None`, once however often it was called before. As long
+    /// as somebody has one there is something to wait for. Costs two descriptors the first time.
+    ///
+    /// ```
+    /// use procession::{ChildSet, Command};
+    ///
+    /// let mut set = ChildSet::new()?;
+    /// set.start(&Command::new("sleep").arg("60"))?;
+    /// let waker = set.waker()?;
+    /// let thread = std::thread::spawn(move || waker.wake());
+    /// assert!(set.wait_any()?.is_none());
+    /// # thread.join().unwrap();
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     ///
     /// # Errors
     /// If no descriptors are left.
