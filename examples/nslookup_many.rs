@@ -30,21 +30,23 @@ Looks up each host once. The hosts of a file are its lines; what follows a `#` i
 const HOSTS: [&str; 4] = ["python.org", "www.python.org", "mail.python.org", "nobody.invalid"];
 
 fn main() -> ExitCode {
-    let status = match Options::parse(Parser::from_env()) {
-        Ok(Some(options)) => Nslookup::that_answers().map_err(Trouble::from).map(|nslookup| match nslookup {
-            // The last of the hosts that nobody has named is there to fail.
-            Some(nslookup) => look_up(&nslookup, &options) || options.is_example,
-            None => true,
-        }),
-        Ok(None) => Ok(true),
-        Err(error) => Err(error),
-    };
+    ExitCode::from(nslookup_many(std::env::args_os()))
+}
+
+/// The whole program: its exit status, 2 if something is wrong.
+pub(crate) fn nslookup_many(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let status = Options::parse(Parser::from_iter(args)).and_then(|options| {
+        let Some(options) = options else { return Ok(true) };
+        let Some(nslookup) = Nslookup::that_answers()? else { return Ok(true) };
+        // The last of the hosts that nobody has named is there to fail.
+        Ok(look_up(&nslookup, &options) || options.is_example)
+    });
     match status {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(true) => 0,
+        Ok(false) => 1,
         Err(error) => {
             eprintln!("nslookup_many: {error}");
-            ExitCode::from(2)
+            2
         }
     }
 }
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
 type Trouble = Box<dyn std::error::Error>;
 
 /// What is wished.
-pub(crate) struct Options {
+struct Options {
     jobs: usize,
     timeout: Duration,
     retries: u32,
@@ -63,7 +65,7 @@ pub(crate) struct Options {
 
 impl Options {
     /// None if there is nothing to do but to show the usage, which was done.
-    pub(crate) fn parse(mut parser: Parser) -> Result<Option<Options>, Trouble> {
+    fn parse(mut parser: Parser) -> Result<Option<Options>, Trouble> {
         let mut options =
             Options { jobs: 8, timeout: Duration::from_secs(4), retries: 2, hosts: Vec::new(), is_example: false };
         while let Some(arg) = parser.next()? {
@@ -104,7 +106,7 @@ impl Options {
 }
 
 /// Asks for all hosts and prints the table. False if one of them has no address.
-pub(crate) fn look_up(nslookup: &Nslookup, options: &Options) -> bool {
+fn look_up(nslookup: &Nslookup, options: &Options) -> bool {
     // An answer is an answer, also "there is no such host". Only silence is worth another question.
     let retry = Retry::times(options.retries)
         .backoff(Duration::from_millis(100))

@@ -1,7 +1,7 @@
 //! A process together with the pipe ends we keep. Decides what `wait` does with standard input, and what drop does to a child
 //! that still runs.
 
-use crate::command::{Command, Limit, Overflow, Stdio};
+use crate::command::{Command, Limit, Overflow, Settings, Stdio};
 use crate::deadline::Deadline;
 use crate::entry::write_visible;
 use crate::error::Error;
@@ -9,7 +9,7 @@ use crate::explain::Explanation;
 use crate::filter::Sieve;
 use crate::handle::{self, OurEnd, ProcessHandle, StopReport, Subject, TAIL_ASKED};
 use crate::machine::Machine;
-use crate::output::{Accepted, Stream, Usage};
+use crate::output::{Stream, Usage};
 use crate::pipe::{PipeReader, PipeWriter};
 use crate::plan::{Plan, have_ends};
 use crate::signal::Signal;
@@ -19,13 +19,13 @@ use crate::stop::Stop;
 use crate::sys::{self, procfs::Channel};
 use crate::tee::Tee;
 use crate::terminal::Terminal;
-use crate::text::Text;
 use crate::trace;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// A process that was started, with our ends of its pipes.
 ///
@@ -53,7 +53,7 @@ pub struct Child {
     pub stdout: Option<PipeReader>,
     /// Our end of its standard error.
     pub stderr: Option<PipeReader>,
-    pub(crate) terminal: Option<Terminal>,
+    pub(crate) terminal: Option<Box<Terminal>>,
     pub(crate) handle: ProcessHandle,
     /// A conversation that was begun and not finished.
     pub(crate) machine: Option<Box<Machine>>,
@@ -62,26 +62,16 @@ pub struct Child {
     /// Who else gets what it writes.
     pub(crate) tee: Tee,
     /// What its standard output passes through before anybody sees it.
-    pub(crate) sieve: Sieve,
+    pub(crate) sieve: Option<Box<Sieve>>,
     /// Where what memory does not hold will go, until a conversation takes it.
-    pub(crate) spills: [Option<(PathBuf, File)>; 2],
-    pub(crate) settings: Settings,
-}
-
-/// What a child keeps of its command.
-#[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) limits: [Option<Limit>; 2],
-    pub(crate) transcript: bool,
-    pub(crate) line_max: usize,
-    pub(crate) accepted: Accepted,
-    pub(crate) text: Text,
-    pub(crate) stop: Stop,
-    pub(crate) drain: Duration,
+    pub(crate) spills: Option<Box<Spills>>,
+    pub(crate) settings: Arc<Settings>,
     pub(crate) kill_on_drop: KillOnDrop,
     pub(crate) started: SystemTime,
-    pub(crate) started_at: Instant,
 }
+
+/// A file for each output stream.
+pub(crate) type Spills = [Option<(PathBuf, File)>; 2];
 
 /// Whether drop stops the child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +105,7 @@ impl Command {
         let named = |error: Error| error.of_command(|| self.to_string());
         let streams = self.streams_with_targets(streams).map_err(named)?;
         let plan = Plan::resolve(self, &streams).map_err(named)?;
-        let tee = Tee::open(&self.targets, self.line_max).map_err(named)?;
+        let tee = Tee::open(&self.targets, self.settings.line_max).map_err(named)?;
         let spills = self.open_spills(&streams).map_err(named)?;
         if self.echo {
             echo(self);
@@ -123,35 +113,26 @@ impl Command {
         if let Some(observer) = &self.observer {
             observer(self);
         }
-        let (started, started_at) = (SystemTime::now(), Instant::now());
+        let started = SystemTime::now();
         let spawned = spawn::spawn(&plan, &self.hooks)?;
         Ok(Child {
             stdin: spawned.stdin,
             stdout: spawned.stdout,
             stderr: spawned.stderr,
-            terminal: spawned.terminal,
+            terminal: spawned.terminal.map(Box::new),
             handle: spawned.handle,
             machine: None,
             drain: Deadline::NEVER,
             tee,
-            sieve: Sieve::default(),
+            sieve: None,
             spills,
-            settings: Settings {
-                limits: self.limits.clone(),
-                transcript: self.transcript,
-                line_max: self.line_max,
-                accepted: self.accepted.clone(),
-                text: self.text,
-                stop: self.stop.clone(),
-                drain: self.drain,
-                kill_on_drop: if self.kill_on_drop { KillOnDrop::In(std::process::id()) } else { KillOnDrop::No },
-                started,
-                started_at,
-            },
+            settings: Arc::clone(&self.settings),
+            kill_on_drop: if self.kill_on_drop { KillOnDrop::In(std::process::id()) } else { KillOnDrop::No },
+            started,
         })
     }
 
-    fn open_spills(&self, streams: &[Option<Stdio>; 3]) -> Result<[Option<(PathBuf, File)>; 2], Error> {
+    fn open_spills(&self, streams: &[Option<Stdio>; 3]) -> Result<Option<Box<Spills>>, Error> {
         let [stdout, stderr] = have_ends(streams);
         let open = |has_end: bool, limit: &Option<Limit>| -> Result<_, Error> {
             match limit {
@@ -163,7 +144,7 @@ impl Command {
                 _ => Ok(None),
             }
         };
-        let [stdout_limit, stderr_limit] = &self.limits;
+        let [stdout_limit, stderr_limit] = &self.settings.limits;
         let path = |limit: &Option<Limit>| match limit {
             Some(Limit { overflow: Overflow::Spill(path), .. }) => Some(path.clone()),
             _ => None,
@@ -171,7 +152,8 @@ impl Command {
         if stdout && stderr && path(stdout_limit).is_some() && path(stdout_limit) == path(stderr_limit) {
             return Err(Error::invalid("both streams are to be spilled to the same file"));
         }
-        Ok([open(stdout, stdout_limit)?, open(stderr, stderr_limit)?])
+        let spills = [open(stdout, stdout_limit)?, open(stderr, stderr_limit)?];
+        Ok(spills.iter().any(Option::is_some).then(|| Box::new(spills)))
     }
 }
 
@@ -192,7 +174,7 @@ impl Child {
 
     /// Its terminal, if it has one of its own: see [`Command::pty`].
     pub fn terminal(&self) -> Option<&Terminal> {
-        self.terminal.as_ref()
+        self.terminal.as_deref()
     }
 
     /// The process's number.
@@ -391,12 +373,16 @@ impl fmt::Debug for Child {
 /// See the type. Never panics; blocks only with `kill_on_drop`, for at most the times of the stop plan.
 impl Drop for Child {
     fn drop(&mut self) {
-        let stops = match self.settings.kill_on_drop {
+        // Whoever has been waited for needs no further look.
+        if self.handle.status().is_some() {
+            return;
+        }
+        let stops = match self.kill_on_drop {
             KillOnDrop::No => false,
             KillOnDrop::In(owner) => owner == std::process::id(),
             KillOnDrop::Always => true,
         };
-        if !stops || self.handle.status().is_some() {
+        if !stops {
             return;
         }
         let pipes = self.pipes();

@@ -113,7 +113,7 @@ impl Command {
         let [stdin, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
         let mut child = self.spawn_with(&[piped(stdin), piped(stdout), piped(stderr)])?;
-        child.settings.kill_on_drop = KillOnDrop::Always;
+        child.kill_on_drop = KillOnDrop::Always;
         if let Some(input) = &self.input {
             child.feed(input.clone())?;
         }

@@ -86,10 +86,6 @@ impl Sieve {
         Sieve { filters, ..Sieve::default() }
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.filters.is_empty()
-    }
-
     /// Whether there is more to read although the pipe may have nothing.
     pub(crate) fn has_passed(&self) -> bool {
         self.taken < self.passed.len()

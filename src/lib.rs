@@ -44,7 +44,7 @@ pub use pipe::{PipeReader, PipeWriter, pipe};
 pub use pipeline::{Pipeline, PipelineChild};
 pub use plan::Plan;
 pub use pool::{Done, Outcome, Pool, Task};
-pub use set::{ChildKey, ChildSet, Follow, News, SetWaker, TimerKey, WatchKey};
+pub use set::{ChildKey, ChildSet, Exit, Follow, News, SetWaker, TimerKey, WatchKey};
 pub use signal::{Signal, UnknownSignal};
 pub use spawn::{SpawnFence, SpawnRoute, spawn_fence};
 pub use status::ExitStatus;

@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 pub struct PipeReader {
     fd: OwnedFd,
     /// The terminal it is the other end of, if it is one.
-    terminal: Option<Identity>,
+    terminal: Option<Box<Identity>>,
 }
 
 /// The end of a pipe to write to: a child's standard input.
@@ -60,7 +60,7 @@ pub struct PipeReader {
 #[derive(Debug)]
 pub struct PipeWriter {
     fd: OwnedFd,
-    typist: Option<Typist>,
+    typist: Option<Box<Typist>>,
 }
 
 /// A new pipe: what is written to the second end is read from the first. Both are close-on-exec.
@@ -90,7 +90,7 @@ impl PipeReader {
 
     /// Our end of a terminal.
     pub(crate) fn of_terminal(fd: OwnedFd, terminal: Identity) -> PipeReader {
-        PipeReader { fd, terminal: Some(terminal) }
+        PipeReader { fd, terminal: Some(Box::new(terminal)) }
     }
 
     /// Reads at most `count_max` bytes into the spare capacity of `buffer`; 0 is the end of file.
@@ -112,8 +112,8 @@ impl PipeReader {
 
     /// What others hold who write to it.
     pub(crate) fn channel(&self) -> Option<Channel> {
-        match self.terminal {
-            Some(terminal) => Some(Channel::Terminal(terminal)),
+        match &self.terminal {
+            Some(terminal) => Some(Channel::Terminal(**terminal)),
             None => sys::fd::inode(self.fd.as_fd()).ok().map(Channel::Pipe),
         }
     }
@@ -154,7 +154,7 @@ impl PipeWriter {
 
     /// Our end of a terminal. Both are descriptors of it: the second is to say the end of input by.
     pub(crate) fn of_terminal(fd: OwnedFd, terminal: Arc<OwnedFd>) -> PipeWriter {
-        PipeWriter { fd, typist: Some(Typist { terminal, last: AtomicU16::new(NOTHING) }) }
+        PipeWriter { fd, typist: Some(Box::new(Typist { terminal, last: AtomicU16::new(NOTHING) })) }
     }
 
     /// Writes what there is room for.
@@ -176,7 +176,7 @@ impl PipeWriter {
     /// Says the end of input where that takes words, that is, on a terminal. False if there is no room for them now; true if nothing
     /// is left but to close the end.
     pub(crate) fn say_end(&self) -> bool {
-        self.typist.as_ref().is_none_or(Typist::say_end)
+        self.typist.as_ref().is_none_or(|typist| typist.say_end())
     }
 
     /// The descriptor is somebody else's from now on, and so is the end of input.

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A new process and the ends we keep.
 pub(crate) struct Spawned {
@@ -87,6 +87,7 @@ fn choose() -> Found {
 
 /// Makes the process. `hooks` force the fork route.
 pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
+    let begun = Instant::now();
     handle::reap_orphans();
     let route = if hooks.is_empty() { SpawnRoute::current() } else { SpawnRoute::Portable };
     let bound = bind(plan, route).map_err(|error| error.of_command(|| plan.line.clone()))?;
@@ -100,11 +101,12 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
         pid: born.pid,
         notice: born.notice,
         line: plan.line.as_str().into(),
+        born: begun,
         leads_group: plan.leads_group,
         leads_session: plan.leads_session,
-        mark: plan.mark.as_ref().map(|mark| mark.to_bytes().to_vec()),
-        secrets: plan.secrets.clone(),
-        foreground: bound.foreground,
+        mark: plan.mark.as_ref().map(|mark| mark.to_bytes().into()),
+        secrets: plan.secrets.as_slice().into(),
+        foreground: bound.foreground.map(Box::new),
     });
     handle.span().spawned(route);
     let Ours { stdin, stdout, stderr, terminal } = bound.ours;

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 /// The targets of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Tee {
-    targets: Vec<Open>,
+    targets: Box<[Open]>,
 }
 
 impl Tee {

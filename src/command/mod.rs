@@ -13,6 +13,7 @@ mod filter;
 mod input;
 mod pty;
 mod quote;
+mod settings;
 mod stdio;
 mod target;
 
@@ -28,6 +29,7 @@ pub(crate) use input::Opened;
 pub(crate) use input::Source;
 pub use pty::Pty;
 pub use quote::quote;
+pub(crate) use settings::Settings;
 pub use stdio::Stdio;
 pub(crate) use stdio::{FileMode, Kind};
 pub use target::{Clock, Target};
@@ -82,16 +84,10 @@ pub struct Command {
     pub(crate) observer: Option<Observer>,
     pub(crate) input: Option<Input>,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) drain: Duration,
-    pub(crate) stop: Stop,
     pub(crate) kill_on_drop: bool,
-    pub(crate) accepted: Accepted,
-    /// What is kept of standard output and error; `None` lets the verb choose.
-    pub(crate) limits: [Option<Limit>; 2],
-    pub(crate) transcript: bool,
     pub(crate) targets: Vec<(Option<Stream>, Target)>,
-    pub(crate) text: Text,
-    pub(crate) line_max: usize,
+    /// What its children keep of it.
+    pub(crate) settings: Arc<Settings>,
 }
 
 /// Called with a command just before it is started.
@@ -157,16 +153,14 @@ impl Command {
             observer: None,
             input: None,
             timeout: None,
-            drain: Duration::from_secs(1),
-            stop: Stop::default(),
             kill_on_drop: false,
-            accepted: Accepted::Zero,
-            limits: [None, None],
-            transcript: false,
             targets: Vec::new(),
-            text: Text::utf8(),
-            line_max: 1 << 20,
+            settings: Settings::unsaid(),
         }
+    }
+
+    fn set(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.settings)
     }
 
     /// A line for the system's shell: `/bin/sh -c line`. Further arguments become `$0`, `$1` and so on.
@@ -449,14 +443,14 @@ impl Command {
             }
             other => other.clone(),
         };
-        self.limits = [Some(Limit { bytes_max, overflow }), Some(Limit { bytes_max, overflow: beside })];
+        self.set().limits = [Some(Limit { bytes_max, overflow }), Some(Limit { bytes_max, overflow: beside })];
         self
     }
 
     /// The limit for standard error alone; see [`capture_limit`](Self::capture_limit).
     pub fn capture_limit_stderr(mut self, bytes_max: usize, overflow: Overflow) -> Command {
-        let [stdout, _] = self.limits;
-        self.limits = [stdout, Some(Limit { bytes_max, overflow })];
+        let [stdout, _] = self.settings.limits.clone();
+        self.set().limits = [stdout, Some(Limit { bytes_max, overflow })];
         self
     }
 
@@ -517,21 +511,21 @@ impl Command {
 
     /// Keeps in which order the pieces of both streams came, and when: see [`Output::transcript`](crate::Output::transcript).
     pub fn transcript(mut self) -> Command {
-        self.transcript = true;
+        self.set().transcript = true;
         self
     }
 
     /// The longest line that [`for_each_line`](Self::for_each_line) shows in one piece, in bytes; longer ones come in several. One
     /// mebibyte by default.
     pub fn line_limit(mut self, bytes_max: usize) -> Command {
-        self.line_max = bytes_max;
+        self.set().line_max = bytes_max;
         self
     }
 
     /// How [`Output::stdout_text`](crate::Output::stdout_text) and its kin decode.
     #[doc(alias = "encoding")]
     pub fn text(mut self, text: Text) -> Command {
-        self.text = text;
+        self.set().text = text;
         self
     }
 }
@@ -548,27 +542,27 @@ impl Command {
     /// How the child is stopped: when the timeout passes, when it writes too much, when the verb's thread unwinds, and on
     /// drop if [`kill_on_drop`](Self::kill_on_drop) is set.
     pub fn stop(mut self, stop: Stop) -> Command {
-        self.stop = stop;
+        self.set().stop = stop;
         self
     }
 
     /// How long captured pipes may stay open after the child has ended, because a grandchild holds them: one second by
     /// default. Then the record says [`CutOff`](crate::Completeness::CutOff). [`Duration::MAX`] waits for the end of file.
     pub fn drain(mut self, drain: Duration) -> Command {
-        self.drain = drain;
+        self.set().drain = drain;
         self
     }
 
     /// The exit codes that count as success, instead of 0 alone. Negative numbers stand for signals, as in
     /// [`returncode`](crate::ExitStatus::returncode).
     pub fn accept(mut self, codes: impl IntoIterator<Item = i32>) -> Command {
-        self.accepted = Accepted::Codes(codes.into_iter().collect());
+        self.set().accepted = Accepted::Codes(codes.into_iter().collect());
         self
     }
 
     /// Lets every end count as success.
     pub fn accept_any(mut self) -> Command {
-        self.accepted = Accepted::Any;
+        self.set().accepted = Accepted::Any;
         self
     }
 

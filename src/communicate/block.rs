@@ -47,11 +47,12 @@ pub(crate) fn drive(
         let (mut over, mut is_new) = (true, false);
         for (place, talk) in talks.iter_mut().enumerate() {
             let was_over = talk.state.is_over;
-            talk.state.is_over = match talk.decide(deadline, stops, &mut sight, watch)? {
-                Decision::Over => true,
+            talk.until = match talk.decide(deadline, stops, &mut sight, watch)? {
+                Decision::Over => None,
                 Decision::TimedOut => return Ok(Ending::TimedOut),
-                Decision::Wait => false,
+                Decision::Wait(until) => Some(until),
             };
+            talk.state.is_over = talk.until.is_none();
             if talk.state.is_over && !was_over {
                 talk.give_up(place, deadline, &mut sight, watch)?;
                 is_new = true;
@@ -85,7 +86,7 @@ fn stop_all_if_wanted(talks: &mut [Talk<'_>]) {
     }
 }
 
-/// Waits until something is ready, or until the earliest moment that one of them waits for.
+/// Waits until something is ready, or until the earliest moment that one of them waits for. Who waits for nothing has no moment.
 fn wait(talks: &mut [Talk<'_>]) -> Result<(), Error> {
     let mut entries = Vec::with_capacity(talks.len() * 4);
     let mut until = Deadline::NEVER;
@@ -118,7 +119,7 @@ struct Asked {
 impl Talk<'_> {
     /// Adds what it waits for, and says what that is and until when.
     fn enlist<'fd>(&'fd self, entries: &mut Vec<PollFd<'fd>>) -> (Asked, Deadline) {
-        let Some(until) = self.state.until else { return (Asked::default(), Deadline::NEVER) };
+        let Some(until) = self.until else { return (Asked::default(), Deadline::NEVER) };
         let (stdin, [stdout, stderr]) = self.wanted();
         let notice = if self.state.exited { None } else { self.child.handle.notice() };
         entries.extend(stdin.map(|end| poll::writable(end.as_fd())));

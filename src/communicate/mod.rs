@@ -143,7 +143,7 @@ impl Party for Child {
     }
 
     fn terminal(&self) -> Option<&Terminal> {
-        self.terminal.as_ref()
+        self.terminal.as_deref()
     }
 
     fn record_so_far(&self) -> Output {
@@ -318,7 +318,7 @@ impl Command {
     ) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
         let mut child = self.spawn_with(streams)?;
-        child.settings.kill_on_drop = KillOnDrop::Always;
+        child.kill_on_drop = KillOnDrop::Always;
         let [stdin, ..] = streams;
         let mut machine = child.begin(self.fed_input(stdin.as_ref()), purpose)?;
         prepare(&mut machine);
@@ -474,8 +474,8 @@ impl Child {
         let [stdout, stderr] = STREAMS.map(|stream| self.limit(stream, purpose));
         let (stdout, stderr) = (self.stdout.is_some().then_some(&stdout), self.stderr.is_some().then_some(&stderr));
         let mut machine = Machine::new(self.stdin.is_some(), stdout, stderr);
-        for (stream, spill) in STREAMS.into_iter().zip(&mut self.spills) {
-            if let Some((path, file)) = spill.take() {
+        for (stream, spill) in STREAMS.into_iter().zip(self.spills.take().into_iter().flat_map(|spills| *spills)) {
+            if let Some((path, file)) = spill {
                 machine.spill_to(stream, path, file);
             }
         }
@@ -517,6 +517,7 @@ impl Child {
     fn record_of(&self, captured: [Captured; 2], input: (u64, bool), closing: Closing) -> Output {
         let [stdout, stderr] = captured;
         let (input_accepted, input_refused) = input;
+        let left = closing.left.map(|left| *left).unwrap_or_default();
         let ended = self.handle.ended();
         Output {
             command: self.handle.line(),
@@ -528,11 +529,11 @@ impl Child {
             input_accepted,
             input_refused,
             usage: ended.and_then(|ended| ended.usage),
-            started: Some(self.settings.started),
-            elapsed: self.settings.started_at.elapsed(),
+            started: Some(self.started),
+            elapsed: left.elapsed.unwrap_or_else(|| self.handle.born().elapsed()),
             cause: closing.cause,
-            survivors: closing.survivors,
-            explanation: closing.explanation,
+            survivors: left.survivors,
+            explanation: left.explanation,
             text: self.settings.text,
             stages: Vec::new(),
             marks: Vec::new(),

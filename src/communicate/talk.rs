@@ -63,7 +63,8 @@ pub(crate) struct Ready {
 
 /// What the facts mean.
 pub(crate) enum Decision {
-    Wait,
+    /// For readiness, until this moment.
+    Wait(Deadline),
     Over,
     TimedOut,
 }
@@ -73,6 +74,8 @@ pub(crate) struct Talk<'a> {
     pub(crate) child: &'a mut Child,
     pub(crate) machine: &'a mut Machine,
     pub(crate) state: State,
+    /// Until when a driver waits for readiness; not at all if nothing is left to wait for.
+    pub(super) until: Option<Deadline>,
 }
 
 /// How far a conversation has come, beyond what the child and the machine know by themselves.
@@ -82,14 +85,12 @@ pub(crate) struct State {
     /// The process has ended; it is not reaped before the conversation is over.
     pub(crate) exited: bool,
     pub(super) stopper: Option<Box<Stopping>>,
-    /// Until when to wait for readiness; not at all if nothing is left to wait for.
-    pub(crate) until: Option<Deadline>,
     /// Which pipes were asked to be larger: standard input, output and error.
     grown: [bool; 3],
     /// Which of standard output and error return at once from a read that finds nothing.
     nonblocking: [bool; 2],
-    /// Up to which length the buffers of standard output and error have memory behind them.
-    prepared: [usize; 2],
+    /// Up to which length the buffers of standard output and error have memory behind them, once one of them is large.
+    prepared: Option<Box<[usize; 2]>>,
     /// The driver has others to wait for: nothing is waited for inside.
     pub(crate) never_blocks: bool,
     /// A transfer has failed: nothing more is moved, the process is only stopped.
@@ -109,17 +110,16 @@ pub(crate) struct Stopping {
 }
 
 impl State {
-    pub(crate) fn new(machine: &Machine) -> State {
+    pub(crate) fn new() -> State {
         State {
             closing: Closing::from(Cause::Ended),
             // What can be written now need not be waited for; what can be read now is most likely nothing.
             ready: Ready { stdin: true, streams: [false; 2] },
             exited: false,
             stopper: None,
-            until: None,
             grown: [false; 3],
             nonblocking: [false; 2],
-            prepared: STREAMS.map(|stream| machine.used_memory(stream)),
+            prepared: None,
             never_blocks: false,
             is_broken: false,
             has_seen_enough: false,
@@ -143,29 +143,36 @@ impl State {
 pub(crate) struct Closing {
     /// Why it is over.
     pub(crate) cause: Cause,
-    /// Who was alive after a stop.
-    pub(crate) survivors: Vec<ProcessEntry>,
-    /// Why something was left behind.
-    pub(crate) explanation: Option<Box<Explanation>>,
+    pub(crate) left: Option<Box<Left>>,
     /// What a target or a filter failed with, first.
     pub(crate) failure: Option<Error>,
 }
 
+/// What there is to say of the end, if there is anything.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    /// How long the run took, where the record may be made much later.
+    pub(crate) elapsed: Option<Duration>,
+    /// Who was alive after a stop.
+    pub(crate) survivors: Vec<ProcessEntry>,
+    /// Why.
+    pub(crate) explanation: Option<Box<Explanation>>,
+}
+
 impl From<Cause> for Closing {
     fn from(cause: Cause) -> Closing {
-        Closing { cause, survivors: Vec::new(), explanation: None, failure: None }
+        Closing { cause, left: None, failure: None }
     }
 }
 
 impl<'a> Talk<'a> {
     pub(crate) fn new(child: &'a mut Child, machine: &'a mut Machine) -> Talk<'a> {
-        let state = State::new(machine);
-        Talk { child, machine, state }
+        Talk::resume(child, machine, State::new())
     }
 
     /// The conversation as far as it has come.
     pub(crate) fn resume(child: &'a mut Child, machine: &'a mut Machine, state: State) -> Talk<'a> {
-        Talk { child, machine, state }
+        Talk { child, machine, state, until: None }
     }
 
     /// How it ended. Of a conversation that goes on, as if it had.
@@ -177,7 +184,7 @@ impl<'a> Talk<'a> {
     /// ready, and by nobody else, need not be before a second read in a row.
     pub(crate) fn prepare(&mut self, reads_when_ready: bool) -> Result<(), Error> {
         let [stdin, outputs @ ..] = self.ends();
-        let outputs = if reads_when_ready && self.child.sieve.is_empty() { [None; 2] } else { outputs };
+        let outputs = if reads_when_ready && self.child.sieve.is_none() { [None; 2] } else { outputs };
         for end in stdin.into_iter().chain(outputs.into_iter().flatten()) {
             sys::fd::set_nonblocking(end).map_err(|error| Error::io("fcntl", error))?;
         }
@@ -239,15 +246,10 @@ impl<'a> Talk<'a> {
     fn read(&mut self, place: usize, stream: Stream, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
         let until = self.target_deadline(deadline);
         let [_, stdout_grown, stderr_grown] = &mut self.state.grown;
-        let [stdout_prepared, stderr_prepared] = &mut self.state.prepared;
         let [stdout_nonblocking, stderr_nonblocking] = &mut self.state.nonblocking;
-        let (end, grown, prepared, nonblocking, step) = match stream {
-            Stream::Stdout => {
-                (&mut self.child.stdout, stdout_grown, stdout_prepared, stdout_nonblocking, "read stdout")
-            }
-            Stream::Stderr => {
-                (&mut self.child.stderr, stderr_grown, stderr_prepared, stderr_nonblocking, "read stderr")
-            }
+        let (end, grown, nonblocking, step) = match stream {
+            Stream::Stdout => (&mut self.child.stdout, stdout_grown, stdout_nonblocking, "read stdout"),
+            Stream::Stderr => (&mut self.child.stderr, stderr_grown, stderr_nonblocking, "read stderr"),
         };
         let Some(reader) = end else {
             self.machine.cut_off(stream, Vec::new());
@@ -255,10 +257,11 @@ impl<'a> Talk<'a> {
         };
         let (mut full, mut was_read) = (false, false);
         let clocked = self.child.settings.transcript || !self.child.tee.is_empty();
-        let now = || if clocked { self.child.settings.started_at.elapsed() } else { Duration::ZERO };
+        let now = || if clocked { self.child.handle.born().elapsed() } else { Duration::ZERO };
         let (tee, failure, has_seen_enough) =
             (&mut self.child.tee, &mut self.state.closing.failure, &mut self.state.has_seen_enough);
         let (mut marks, sieve) = (Vec::new(), &mut self.child.sieve);
+        let (prepared, used) = (&mut self.state.prepared, STREAMS.map(|stream| self.machine.used_memory(stream)));
         let mut skips = self.machine.skips_newline(stream);
         let stopping = self.state.stopper.is_some() || self.state.is_over;
         let ended = self.machine.read(stream, |buffer, max| {
@@ -271,7 +274,10 @@ impl<'a> Talk<'a> {
                     return Err(io::ErrorKind::WouldBlock.into());
                 }
             }
-            prepare_memory(buffer, prepared);
+            if buffer.len() >= LARGE {
+                let [stdout, stderr] = &mut **prepared.get_or_insert_with(|| Box::new(used));
+                prepare_memory(buffer, if stream == Stream::Stdout { stdout } else { stderr });
+            }
             let before = buffer.len();
             let mut read = |buffer: &mut Vec<u8>, max| {
                 if std::mem::replace(&mut was_read, true) && !std::mem::replace(nonblocking, true) {
@@ -281,7 +287,7 @@ impl<'a> Talk<'a> {
                 full |= count >= PIPE_FULL;
                 Ok(count)
             };
-            let sieve = Some(&mut *sieve).filter(|sieve| stream == Stream::Stdout && !sieve.is_empty());
+            let sieve = sieve.as_mut().filter(|_| stream == Stream::Stdout);
             let count = match sieve {
                 None => read(buffer, max)?,
                 Some(sieve) => sieve.read(buffer, max, read)?,
@@ -325,7 +331,7 @@ impl<'a> Talk<'a> {
     }
 
     fn take_filter_failure(&mut self) {
-        if let Some(error) = self.child.sieve.take_failure() {
+        if let Some(error) = self.child.sieve.as_mut().and_then(|sieve| sieve.take_failure()) {
             self.state.closing.failure.get_or_insert(Error::io("filter", error));
             self.state.has_seen_enough = true;
         }
@@ -359,13 +365,12 @@ impl<'a> Talk<'a> {
     /// Tells everybody that no more will come of a stream.
     fn end(&mut self, place: usize, stream: Stream, until: Deadline, watch: &mut dyn Watch) {
         if self.state.closing.failure.is_none() && !self.child.tee.is_empty() {
-            self.state.closing.failure =
-                self.child.tee.end(stream, self.child.settings.started_at.elapsed(), until).err();
+            self.state.closing.failure = self.child.tee.end(stream, self.child.handle.born().elapsed(), until).err();
         }
         self.state.has_seen_enough |= self.state.closing.failure.is_some() || watch.end(place, stream).is_break();
     }
 
-    /// What the facts mean. Sets `until`.
+    /// What the facts mean.
     pub(crate) fn decide(
         &mut self,
         deadline: Deadline,
@@ -373,12 +378,8 @@ impl<'a> Talk<'a> {
         sight: &mut Sight,
         watch: &mut dyn Watch,
     ) -> Result<Decision, Error> {
-        self.state.until = None;
         if let Some(decision) = self.advance_stop(sight, watch)? {
             return Ok(decision);
-        }
-        if self.state.stopper.is_some() {
-            return Ok(Decision::Wait);
         }
         // Only the end of the process is left: the last wait reaps it in one call.
         let said = self.child.stdin.is_none();
@@ -407,8 +408,7 @@ impl<'a> Talk<'a> {
             }
             return self.decide(deadline, stops, sight, watch);
         }
-        self.state.until = Some(deadline.earlier(self.child.drain));
-        Ok(Decision::Wait)
+        Ok(Decision::Wait(deadline.earlier(self.child.drain)))
     }
 
     pub(crate) fn begin_stop(&mut self, cause: Cause) {
@@ -427,7 +427,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Goes on with the stop, if there is one. A decision if the stop and its drain are over.
+    /// Goes on with the stop, if there is one, and says what that means.
     fn advance_stop(&mut self, sight: &mut Sight, watch: &mut dyn Watch) -> Result<Option<Decision>, Error> {
         let Some(stopping) = &mut self.state.stopper else { return Ok(None) };
         let Stopping { stopper, pipes } = &mut **stopping;
@@ -439,10 +439,7 @@ impl<'a> Talk<'a> {
             }
         };
         match stopper.advance(&self.child.handle, pipes, sight, &mut close_stdin)? {
-            Progress::Wait(until) => {
-                self.state.until = Some(until);
-                Ok(None)
-            }
+            Progress::Wait(until) => Ok(Some(Decision::Wait(until))),
             Progress::Over => {
                 self.begin_drain(self.child.settings.drain.min(DRAIN_AFTER_STOP));
                 // What exceeds the limit is not read any more, so there is no end of file to wait for.
@@ -450,8 +447,7 @@ impl<'a> Talk<'a> {
                     || self.state.is_broken
                     || self.state.closing.cause == Cause::Overflow
                     || self.child.drain.has_passed();
-                self.state.until = (!over).then_some(self.child.drain);
-                Ok(over.then_some(Decision::Over))
+                Ok(Some(if over { Decision::Over } else { Decision::Wait(self.child.drain) }))
             }
         }
     }
@@ -479,7 +475,7 @@ impl<'a> Talk<'a> {
     pub(crate) fn has_passed(&self) -> bool {
         let reading = !self.state.is_paused && !self.state.is_broken && self.machine.overflowed().is_none();
         let wants = reading && self.machine.wants_to_read(Stream::Stdout) && !self.is_held_up(Stream::Stdout);
-        wants && self.child.sieve.has_passed()
+        wants && self.child.sieve.as_ref().is_some_and(|sieve| sieve.has_passed())
     }
 
     /// The ends that bytes can still pass.
@@ -520,11 +516,11 @@ impl<'a> Talk<'a> {
 
     /// What filters have made of what was read is not given up with the pipe.
     fn read_what_has_passed(&mut self, place: usize, deadline: Deadline, watch: &mut dyn Watch) -> Result<(), Error> {
-        if self.child.sieve.is_empty() || !self.machine.wants_to_read(Stream::Stdout) {
+        let Some(sieve) = self.child.sieve.as_mut().filter(|_| self.machine.wants_to_read(Stream::Stdout)) else {
             return Ok(());
-        }
-        self.child.sieve.cut_off();
-        while self.child.sieve.has_passed() && self.machine.overflowed().is_none() {
+        };
+        sieve.cut_off();
+        while self.child.sieve.as_ref().is_some_and(|sieve| sieve.has_passed()) && self.machine.overflowed().is_none() {
             self.read(place, Stream::Stdout, deadline, watch)?;
         }
         self.take_filter_failure();
@@ -588,20 +584,31 @@ impl<'a> Talk<'a> {
         }
         let Some(stopping) = self.state.stopper.take() else {
             self.child.handle.wait_ended_alone(Deadline::NEVER)?;
+            self.note_the_time();
             return Ok(());
         };
         // The plan has done what it could; drop does not do it again.
-        self.child.settings.kill_on_drop = KillOnDrop::No;
+        self.child.kill_on_drop = KillOnDrop::No;
         let patience = if self.state.never_blocks { Duration::ZERO } else { LOOK };
         let ended = self.child.handle.wait_ended(Deadline::after(patience))?;
         let report = stopping.stopper.report(&self.child.handle, ended.map(|ended| ended.status));
-        self.state.closing.survivors = report.survivors().to_vec();
+        if !report.survivors().is_empty() {
+            self.state.closing.left.get_or_insert_default().survivors = report.survivors().to_vec();
+        }
+        self.note_the_time();
         Ok(())
     }
 }
 
 /// For drivers that do not wait inside.
 impl Talk<'_> {
+    /// Records of such a driver are made when somebody asks for them.
+    fn note_the_time(&mut self) {
+        if self.state.never_blocks {
+            self.state.closing.left.get_or_insert_default().elapsed = Some(self.child.handle.born().elapsed());
+        }
+    }
+
     /// Whether [`finish`](Self::finish) would wait for nobody: the process can be reaped, and targets have taken everything.
     pub(crate) fn can_finish(&mut self, deadline: Deadline) -> Result<bool, Error> {
         let is_announced = self.state.exited && self.child.handle.try_wait()?.is_none();
@@ -629,9 +636,9 @@ impl Talk<'_> {
         let cut_off = self.state.closing.cause != Cause::Overflow
             && STREAMS.iter().any(|&stream| self.machine.wants_to_read(stream));
         // Once: afterwards the pipes are closed.
-        if self.state.closing.explanation.is_none() && (survivors || cut_off) {
+        if self.state.closing.left.is_none() && (survivors || cut_off) {
             let explanation = handle::explain(&self.child.subject(Some(self.machine)));
-            self.state.closing.explanation = Some(Box::new(explanation.at_the_end()));
+            self.state.closing.left.get_or_insert_default().explanation = Some(Box::new(explanation.at_the_end()));
         }
     }
 }
@@ -650,7 +657,7 @@ fn grow(end: BorrowedFd<'_>, grown: &mut bool) {
 /// Gives the next read of a large output memory in one call: faults, one for each page, would cost as much as the copy.
 fn prepare_memory(buffer: &mut Vec<u8>, prepared: &mut usize) {
     let length = buffer.len();
-    if length < LARGE || length + PIPE_SIZE <= *prepared {
+    if length + PIPE_SIZE <= *prepared {
         return;
     }
     let start = length.max(*prepared);

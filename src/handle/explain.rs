@@ -60,7 +60,7 @@ impl ProcessHandle {
     /// Whether it runs, without reaping it.
     fn life(&self) -> Life {
         let ended = self.lock();
-        if let Some(ended) = *ended {
+        if let Some(ended) = ended.as_deref() {
             return Life::Ended(ended.status);
         }
         match wait::glimpse(self.who()) {
@@ -178,7 +178,7 @@ impl Glance {
             command: shown(birth.line.as_bytes().to_vec(), handle),
             pid: handle.id(),
             life,
-            elapsed: now.saturating_duration_since(handle.inner.born),
+            elapsed: now.saturating_duration_since(handle.born()),
             process: process.map(|stat| facts(stat, handle)),
             relatives_left_out: relatives.len().saturating_sub(RELATIVES_MAX),
             relatives: relatives.into_iter().take(RELATIVES_MAX).map(|stat| facts(stat, handle)).collect(),

@@ -16,7 +16,7 @@ pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub(crate) use sight::Sight;
 pub use stopper::StopReport;
-pub(crate) use stopper::{Progress, Stopper, Target, stop_all};
+pub(crate) use stopper::{Progress, Stopper, Target, signal_all, stop_all};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -62,13 +62,15 @@ pub struct ProcessHandle {
 pub(crate) struct Birth {
     pub(crate) pid: i32,
     pub(crate) notice: Notice,
-    pub(crate) line: Arc<str>,
+    pub(crate) line: Box<str>,
+    /// When it was to be made.
+    pub(crate) born: Instant,
     pub(crate) leads_group: bool,
     pub(crate) leads_session: bool,
-    pub(crate) mark: Option<Vec<u8>>,
+    pub(crate) mark: Option<Box<[u8]>>,
     /// What is shown of nobody in its tree.
-    pub(crate) secrets: Vec<OsString>,
-    pub(crate) foreground: Option<Foreground>,
+    pub(crate) secrets: Box<[OsString]>,
+    pub(crate) foreground: Option<Box<Foreground>>,
 }
 
 /// A terminal whose foreground the child was given, and the group that had it before.
@@ -98,10 +100,9 @@ impl Foreground {
 struct Inner {
     birth: Birth,
     serial: u64,
-    born: Instant,
     span: ChildSpan,
     /// Set once, when the process was reaped. The lock is held while a number is used.
-    ended: Mutex<Option<Ended>>,
+    ended: Mutex<Option<Box<Ended>>>,
 }
 
 /// How a process ended and what it used.
@@ -117,7 +118,7 @@ impl ProcessHandle {
         let serial = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
         let span = ChildSpan::new(serial, birth.pid, &birth.line);
         let ended = Mutex::new(None);
-        ProcessHandle { inner: Arc::new(Inner { birth, serial, born: Instant::now(), span, ended }) }
+        ProcessHandle { inner: Arc::new(Inner { birth, serial, span, ended }) }
     }
 
     /// The process's number. It stays the same after the end, when the system may have given it to another process.
@@ -130,6 +131,11 @@ impl ProcessHandle {
     /// [`id`](Self::id) is never used again. For logs and maps.
     pub fn serial(&self) -> u64 {
         self.inner.serial
+    }
+
+    /// When it was to be made.
+    pub(crate) fn born(&self) -> Instant {
+        self.inner.birth.born
     }
 
     /// Where what happens to it is told.
@@ -304,10 +310,10 @@ impl ProcessHandle {
     }
 
     pub(crate) fn ended(&self) -> Option<Ended> {
-        *self.lock()
+        self.lock().as_deref().copied()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Ended>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Ended>>> {
         // The value is replaced whole, so a panic elsewhere cannot leave it half made.
         self.inner.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -427,7 +433,7 @@ impl ProcessHandle {
     /// Reaps it under the lock. `None` if it has not ended.
     pub(crate) fn reap(&self, patience: Patience) -> Result<Option<Ended>, Error> {
         let guard = self.lock();
-        if let Some(ended) = *guard {
+        if let Some(ended) = guard.as_deref().copied() {
             return Ok(Some(ended));
         }
         let ended = match wait::reap(self.who(), patience) {
@@ -455,12 +461,12 @@ impl ProcessHandle {
     }
 
     /// Keeps the end and gives the terminal back.
-    fn close(&self, mut guard: MutexGuard<'_, Option<Ended>>, ended: Ended) -> Ended {
+    fn close(&self, mut guard: MutexGuard<'_, Option<Box<Ended>>>, ended: Ended) -> Ended {
         if let Some(foreground) = &self.inner.birth.foreground {
             foreground.take_back(|group| group == self.inner.birth.pid);
         }
         let first = guard.is_none();
-        let ended = *guard.get_or_insert(ended);
+        let ended = **guard.get_or_insert_with(|| Box::new(ended));
         // Whoever is told may ask the handle.
         drop(guard);
         if first {

@@ -21,7 +21,7 @@ pub(crate) struct Notice {
     /// Whether to ask the kernel for a pidfd at all.
     portable: bool,
     /// The portable engine's child, for timed waits where no thread can be had.
-    child: Option<Mutex<process::Child>>,
+    child: Option<Box<Mutex<process::Child>>>,
     /// That is so: there was room for a pipe, and no thread.
     lacks_thread: AtomicBool,
 }
@@ -46,7 +46,7 @@ impl Notice {
     pub(crate) fn of_std(child: process::Child, portable: bool) -> Notice {
         // Now the number is surely his; later somebody else may have reaped him.
         let pidfd = if portable { None } else { pidfd::open(child.id() as i32).ok() };
-        Notice { portable, child: Some(Mutex::new(child)), ..Notice::new(pidfd) }
+        Notice { portable, child: Some(Box::new(Mutex::new(child))), ..Notice::new(pidfd) }
     }
 
     /// The pidfd, if there is one already.

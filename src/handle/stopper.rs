@@ -11,7 +11,7 @@ use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::{Action, Scope, Stop};
 use crate::sys::poll;
-use crate::sys::procfs::Channel;
+use crate::sys::procfs::{self, Channel};
 use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -294,6 +294,32 @@ impl Stopper {
 
 fn wants_continuing(signal: Signal) -> bool {
     !matches!(signal, Signal::KILL | Signal::STOP | Signal::CONT)
+}
+
+/// Sends a signal once to the process and to everybody within the plan's scope, except to members of this group.
+pub(crate) fn signal_all(
+    handle: &ProcessHandle,
+    plan: &Stop,
+    pipes: &[Channel],
+    sight: &mut Sight,
+    (signal, except_group): (Signal, Option<i32>),
+) -> Result<(), Error> {
+    let mut stopper = Stopper::new(plan);
+    // Many that are signalled at once share a look; who is born meanwhile is as one that was born after the signal.
+    let now = Instant::now();
+    let since = now.checked_sub(LOOK).unwrap_or(now);
+    if stopper.look(handle, pipes, sight, since).is_none() {
+        sight.renew();
+        stopper.look(handle, pipes, sight, since);
+    }
+    let is_meant = |group: i32| except_group != Some(group);
+    if procfs::stat(handle.inner.birth.pid).is_none_or(|stat| is_meant(stat.group)) {
+        handle.send_signal(signal)?;
+    }
+    for member in stopper.members.iter().filter(|member| is_meant(member.stat.group)) {
+        member.signal(signal.number());
+    }
+    Ok(())
 }
 
 /// A process that nobody talks with, and what its stop needs.

@@ -193,7 +193,7 @@ impl Command {
     /// # Panics
     /// If the function does; the process is stopped then.
     pub fn try_for_each_line(&self, show: impl FnMut(Line<'_>) -> ControlFlow<()>) -> Result<Output, Error> {
-        let mut watch = ShowLines::new(self.text, self.line_max, show);
+        let mut watch = ShowLines::new(self.settings.text, self.settings.line_max, show);
         let result = self.run_shown(&mut watch);
         watch.result(result)
     }
@@ -239,7 +239,7 @@ impl Command {
     /// # Panics
     /// If the function does; the process is stopped then.
     pub fn for_each_text(&self, show: impl FnMut(Stream, &str)) -> Result<Output, Error> {
-        let mut watch = ShowText::new(self.text, show);
+        let mut watch = ShowText::new(self.settings.text, show);
         let result = self.run_shown(&mut watch);
         watch.result(result)
     }

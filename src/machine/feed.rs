@@ -7,14 +7,20 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// What goes to standard input. Without input it is a few words long.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
-    pub(super) parts: VecDeque<Part>,
     pub(super) open: bool,
     /// It stays open when everything has been written.
     pub(super) held: bool,
-    pub(super) accepted: u64,
     pub(super) refused: bool,
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    parts: VecDeque<Part>,
+    accepted: u64,
 }
 
 /// A piece of input, and how far it has been written.
@@ -90,22 +96,45 @@ impl fmt::Debug for Part {
 }
 
 impl Feed {
+    pub(super) fn new(open: bool) -> Feed {
+        Feed { open, ..Feed::default() }
+    }
+
+    pub(super) fn add(&mut self, part: Part) {
+        self.queue.get_or_insert_default().parts.push_back(part);
+    }
+
+    pub(super) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.queue.iter().flat_map(|queue| &queue.parts)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue.parts.is_empty())
+    }
+
+    /// How much was taken.
+    pub(super) fn accepted(&self) -> u64 {
+        self.queue.as_ref().map_or(0, |queue| queue.accepted)
+    }
+
     pub(super) fn write(&mut self, mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<()> {
         let mut given = 0;
-        while let Some(part) = self.parts.front_mut() {
+        while let Some(queue) = &mut self.queue
+            && let Some(part) = queue.parts.front_mut()
+        {
             // A child that takes everything at once must not keep us from looking at its output and at the clock.
             if given >= TURN_MAX || (given > 0 && part.is_spent_reader()) {
                 return Ok(());
             }
             let bytes = part.next()?;
             if bytes.is_empty() {
-                self.parts.pop_front();
+                queue.parts.pop_front();
                 continue;
             }
             match write(bytes) {
                 Ok(count) => {
                     part.advance(count);
-                    self.accepted += count as u64;
+                    queue.accepted += count as u64;
                     given += count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -122,8 +151,8 @@ impl Feed {
     }
 
     pub(super) fn refuse(&mut self) {
-        self.refused |= !self.parts.is_empty();
-        self.parts.clear();
+        self.refused |= !self.is_empty();
+        self.queue.iter_mut().for_each(|queue| queue.parts.clear());
         self.open = false;
     }
 }

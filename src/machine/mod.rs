@@ -22,8 +22,13 @@ pub(crate) struct Machine {
     feed: Feed,
     stdout: Sink,
     stderr: Sink,
-    marks: Option<Vec<Mark>>,
-    heard: Option<Instant>,
+    order: Option<Box<Order>>,
+}
+
+/// In which order pieces came.
+#[derive(Debug, Default)]
+struct Order {
+    marks: Vec<Mark>,
     /// How often the streams were looked at.
     looks: u64,
 }
@@ -44,14 +49,14 @@ pub(crate) enum Trouble {
 impl Machine {
     /// For a child whose standard input may be a pipe of ours, and whose streams may be captured.
     pub(crate) fn new(stdin: bool, stdout: Option<&Limit>, stderr: Option<&Limit>) -> Machine {
-        let feed = Feed { open: stdin, ..Feed::default() };
-        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), marks: None, heard: None, looks: 0 }
+        let feed = Feed::new(stdin);
+        Machine { feed, stdout: Sink::new(stdout), stderr: Sink::new(stderr), order: None }
     }
 
     /// Adds input behind what is still to be written. False if the input has been ended already.
     pub(crate) fn add_input(&mut self, input: Opened) -> bool {
         if self.feed.open {
-            self.feed.parts.push_back(Part::new(input));
+            self.feed.add(Part::new(input));
         }
         self.feed.open
     }
@@ -63,7 +68,7 @@ impl Machine {
 
     /// Whether there is something to write to standard input, or to close.
     pub(crate) fn wants_to_write(&self) -> bool {
-        self.feed.open && !(self.feed.held && self.feed.parts.is_empty())
+        self.feed.open && !(self.feed.held && self.feed.is_empty())
     }
 
     /// Whether standard input is still open.
@@ -78,7 +83,7 @@ impl Machine {
 
     /// Whether the stream was there and will bring no more.
     pub(crate) fn has_ended(&self, stream: Stream) -> bool {
-        matches!(self.sink(stream).state, State::Ended | State::CutOff(_))
+        matches!(self.sink(stream).state, State::Ended | State::CutOff)
     }
 
     /// Whether everything has been written and read that there will be.
@@ -93,7 +98,7 @@ impl Machine {
 
     /// The stream that exceeded its limit under [`Overflow::Fail`], if one did.
     pub(crate) fn overflowed(&self) -> Option<Stream> {
-        STREAMS.into_iter().find(|&stream| self.sink(stream).overflowed)
+        STREAMS.into_iter().find(|&stream| self.sink(stream).kept().is_some_and(|kept| kept.overflowed))
     }
 
     /// Writes as much as the pipe takes. True if standard input is to be closed now: all is written, or nobody reads.
@@ -121,10 +126,7 @@ impl Machine {
 
     /// Reading is given up before the end of file.
     pub(crate) fn cut_off(&mut self, stream: Stream, holders: Vec<ProcessEntry>) {
-        let sink = self.sink_mut(stream);
-        if sink.state == State::Open {
-            sink.state = State::CutOff(holders);
-        }
+        self.sink_mut(stream).cut_off(holders);
     }
 
     /// From now on everything is kept, by this rule; what nobody has taken of a live stream stands first.
@@ -144,37 +146,31 @@ impl Machine {
 
     /// Takes so many bytes of what is unread.
     pub(crate) fn take(&mut self, stream: Stream, count: usize) {
-        let sink = self.sink_mut(stream);
-        if let Some(live) = &mut sink.live {
-            live.unread = live.unread.saturating_sub(count);
-            sink.overflowed = live.unread > live.unread_max;
-        }
+        self.sink_mut(stream).take(count);
+    }
+
+    /// So many bytes that were taken last, as long as nothing has been read since.
+    pub(crate) fn taken(&self, stream: Stream, count: usize) -> &[u8] {
+        self.sink(stream).taken(count)
     }
 
     /// Takes out the memory that what is unread stands in, from the place that is returned, so that it can be looked at without asking
     /// here each time. Until it is put back nothing is unread.
     pub(crate) fn take_out(&mut self, stream: Stream) -> (Vec<u8>, usize) {
-        let sink = self.sink_mut(stream);
-        let Some(live) = &mut sink.live else { return (Vec::new(), 0) };
-        let tail = std::mem::take(&mut sink.tail);
-        let start = tail.len() - std::mem::take(&mut live.unread);
-        (tail, start)
+        self.sink_mut(stream).take_out()
     }
 
     /// Puts it back; what stands from this place on is unread.
     pub(crate) fn put_back(&mut self, stream: Stream, memory: Vec<u8>, start: usize) {
-        let sink = self.sink_mut(stream);
-        if let Some(live) = &mut sink.live {
-            live.unread = memory.len() - start;
-            sink.overflowed = live.unread > live.unread_max;
-            sink.tail = memory;
-        }
+        self.sink_mut(stream).put_back(memory, start);
     }
 
     /// Takes all that is unread, with its memory.
     pub(crate) fn take_all(&mut self, stream: Stream) -> Vec<u8> {
         let (mut memory, start) = self.take_out(stream);
-        self.sink_mut(stream).dropped += memory.len() as u64;
+        if !memory.is_empty() {
+            self.sink_mut(stream).kept_mut().dropped += memory.len() as u64;
+        }
         memory.drain(..start);
         memory
     }
@@ -185,26 +181,27 @@ impl Machine {
         if sink.unread().starts_with(b"\n") {
             self.take(stream, 1);
         } else {
-            sink.after_return = sink.unread().is_empty();
+            let nothing_is_unread = sink.unread().is_empty();
+            sink.kept_mut().after_return = nothing_is_unread;
         }
     }
 
     /// Whether a `\n` is to be [skipped](Self::skip_newline) if it is the next to be read.
     pub(crate) fn skips_newline(&self, stream: Stream) -> bool {
-        self.sink(stream).after_return
+        self.sink(stream).kept().is_some_and(|kept| kept.after_return)
     }
 
     /// Memory to collect in, and to be found there at the end.
     pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
-        let sink = self.sink_mut(stream);
-        sink.used = buffer.len();
+        let kept = self.sink_mut(stream).kept_mut();
+        kept.used = buffer.len();
         buffer.clear();
-        sink.head = buffer;
+        kept.head = buffer;
     }
 
     /// Up to which length the memory for what is read is known to have been written to before.
     pub(crate) fn used_memory(&self, stream: Stream) -> usize {
-        self.sink(stream).used
+        self.sink(stream).kept().map_or(0, |kept| kept.used)
     }
 
     /// What is not kept of a stream is shown to somebody: nothing is lost.
@@ -214,23 +211,25 @@ impl Machine {
 
     /// Where the whole stream is written to when memory holds no more.
     pub(crate) fn spill_to(&mut self, stream: Stream, path: PathBuf, file: File) {
-        self.sink_mut(stream).spill = Some(Spill { path, file, begun: false, written: 0 });
+        self.sink_mut(stream).kept_mut().spill = Some(Spill { path, file, begun: false, written: 0 });
     }
 
     /// Remembers in which order pieces come, from now on.
     pub(crate) fn remember_order(&mut self) {
-        self.marks.get_or_insert_default();
+        self.order.get_or_insert_default();
     }
 
     /// Both streams are looked at, as far as they are ready. What is read in one look is in no known order.
     pub(crate) fn begin_look(&mut self) {
-        self.looks += 1;
+        if let Some(order) = &mut self.order {
+            order.looks += 1;
+        }
     }
 
     /// A piece was read, at this time.
     pub(crate) fn mark(&mut self, stream: Stream, count: usize, at: Duration) {
-        let look = self.looks;
-        let Some(marks) = &mut self.marks else { return };
+        let Some(Order { marks, looks }) = self.order.as_deref_mut() else { return };
+        let look = *looks;
         let full = marks.len() >= MARKS_MAX;
         let place = match marks.last() {
             Some(last) if last.stream == stream && last.look == look => marks.len().checked_sub(1),
@@ -245,35 +244,35 @@ impl Machine {
 
     /// Takes the order that was remembered.
     pub(crate) fn take_marks(&mut self) -> Vec<Mark> {
-        self.marks.take().unwrap_or_default()
+        self.order.take().map(|order| order.marks).unwrap_or_default()
     }
 
     /// The order that was remembered.
     pub(crate) fn marks(&self) -> &[Mark] {
-        self.marks.as_deref().unwrap_or_default()
+        self.order.as_ref().map_or(&[], |order| &order.marks)
     }
 
     /// Nothing of the stream is kept, as if it had never come by us: it went elsewhere.
     pub(crate) fn forget(&mut self, stream: Stream) {
         if self.sink(stream).state != State::NotCaptured {
             *self.sink_mut(stream) = Sink::new(None);
-            self.marks.iter_mut().for_each(|marks| marks.retain(|mark| mark.stream != stream));
+            self.order.iter_mut().for_each(|order| order.marks.retain(|mark| mark.stream != stream));
         }
     }
 
     /// Whether there is no input left to be written. Of a reader that is not known before it has come to its end.
     pub(crate) fn input_is_written(&self) -> bool {
-        self.feed.parts.iter().all(|part| matches!(part, Part::Bytes { .. }) && part.waiting() == 0)
+        self.feed.parts().all(|part| matches!(part, Part::Bytes { .. }) && part.waiting() == 0)
     }
 
     /// How much input waits to be written, as far as that is known.
     pub(crate) fn input_waiting(&self) -> usize {
-        self.feed.parts.iter().map(Part::waiting).sum()
+        self.feed.parts().map(Part::waiting).sum()
     }
 
     /// How many bytes of input were taken, and whether some were refused.
     pub(crate) fn input(&self) -> (u64, bool) {
-        (self.feed.accepted, self.feed.refused)
+        (self.feed.accepted(), self.feed.refused)
     }
 
     /// What was collected until now, as a copy.
@@ -288,26 +287,28 @@ impl Machine {
 
     /// How much of a stream was read, and the last bytes of it, unless these are in a file.
     pub(crate) fn said(&self, stream: Stream, bytes_max: usize) -> (u64, Vec<u8>) {
-        let sink = self.sink(stream);
-        let spilled = sink.spill.as_ref().is_some_and(|spill| spill.begun);
-        let last = if sink.tail.is_empty() && !spilled { &sink.head } else { &sink.tail };
+        let Some(kept) = self.sink(stream).kept() else { return (0, Vec::new()) };
+        let spilled = kept.spill.as_ref().is_some_and(|spill| spill.begun);
+        let last = if kept.tail.is_empty() && !spilled { &kept.head } else { &kept.tail };
         let start = last.len().saturating_sub(bytes_max);
-        (sink.total, last.get(start..).unwrap_or_default().to_vec())
+        (kept.total, last.get(start..).unwrap_or_default().to_vec())
     }
 
     /// How much was read of both streams.
     pub(crate) fn total(&self) -> u64 {
-        self.stdout.total + self.stderr.total
+        [&self.stdout, &self.stderr].into_iter().filter_map(Sink::kept).map(|kept| kept.total).sum()
     }
 
     /// When output was read last; the driver says so once per wake-up.
     pub(crate) fn heard_at(&mut self, moment: Instant) {
-        self.heard = Some(moment);
+        for sink in [&mut self.stdout, &mut self.stderr] {
+            sink.heard_at(moment);
+        }
     }
 
     /// When output was read last.
     pub(crate) fn heard(&self) -> Option<Instant> {
-        self.heard
+        [&self.stdout, &self.stderr].into_iter().filter_map(Sink::kept).filter_map(|kept| kept.heard).max()
     }
 
     fn sink(&self, stream: Stream) -> &Sink {
@@ -414,7 +415,7 @@ mod tests {
         for overflow in [Overflow::Head, Overflow::Tail, Overflow::HeadTail] {
             let mut machine = machine(1000, overflow.clone());
             run(&mut machine, 10_000_000, 65_536);
-            let sink = machine.sink(Stream::Stdout);
+            let sink = machine.sink(Stream::Stdout).kept().unwrap();
             assert!(sink.head.capacity() + sink.tail.capacity() < 300_000, "{overflow:?}");
         }
     }
@@ -500,7 +501,8 @@ mod tests {
                         machine.take(Stream::Stdout, count);
                     }
                 }
-                let spilled = machine.sink(Stream::Stdout).spill.as_ref().is_some_and(|spill| spill.begun);
+                let spilled =
+                    machine.sink(Stream::Stdout).kept().unwrap().spill.as_ref().is_some_and(|spill| spill.begun);
                 if spilled {
                     let file = std::fs::read(&path).unwrap();
                     let whole = given.ends_with(&file);
@@ -584,7 +586,7 @@ mod tests {
                     }
                 }
             }
-            let live = machine.sink(Stream::Stdout).live.is_some();
+            let live = machine.sink(Stream::Stdout).is_live();
             if live && random(2) == 0 {
                 taken.extend_from_slice(machine.unread(Stream::Stdout));
                 assert!(taken == given, "seed {seed}");
@@ -631,7 +633,7 @@ mod tests {
                 if snapshot.spilled.is_some() {
                     let from: usize = *begun_at.get_or_insert(taken);
                     assert!(std::fs::read(&path).unwrap() == given[from..], "seed {seed}");
-                } else if machine.sink(Stream::Stdout).live.is_none() {
+                } else if !machine.sink(Stream::Stdout).is_live() {
                     assert!(snapshot.bytes == given[taken..], "seed {seed}");
                 }
                 assert!(!snapshot.lost, "seed {seed}");
@@ -660,10 +662,10 @@ mod tests {
             machine.take(Stream::Stdout, piece.len());
         }
         assert_eq!(machine.unread(Stream::Stdout), b"xxx");
-        let capacity = machine.sink(Stream::Stdout).tail.capacity();
+        let capacity = machine.sink(Stream::Stdout).kept().unwrap().tail.capacity();
         push(&mut machine, &piece);
         machine.take(Stream::Stdout, piece.len());
-        assert_eq!(machine.sink(Stream::Stdout).tail.capacity(), capacity, "memory is used again");
+        assert_eq!(machine.sink(Stream::Stdout).kept().unwrap().tail.capacity(), capacity, "memory is used again");
     }
 
     #[test]

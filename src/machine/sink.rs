@@ -1,4 +1,5 @@
-//! What was read of one stream: what is kept, handed out, spilled or dropped, and how the memory for it grows.
+//! What was read of one stream: what is kept, handed out, spilled or dropped, and how the memory for it grows. A stream that has said
+//! nothing is a few words long.
 
 use super::{TURN_MAX, Trouble};
 use crate::command::{CONTEXT, Limit, Overflow};
@@ -6,49 +7,65 @@ use crate::output::{Captured, Completeness, ProcessEntry};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     NotCaptured,
     Open,
     Ended,
-    CutOff(Vec<ProcessEntry>),
+    CutOff,
+}
+
+/// What becomes of what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// More than the limit is a failure.
+    Fail,
+    Head,
+    Tail,
+    HeadTail,
+    /// It is handed out; the limit is that of what nobody has taken.
+    Live,
+}
+
+/// A stream.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub(super) state: State,
+    rule: Rule,
+    /// What is read now is shown to somebody as well.
+    pub(super) shown: bool,
+    bytes_max: usize,
+    kept: Option<Box<Kept>>,
 }
 
 /// What is kept of a stream: a beginning, and behind a gap an end. Of a live stream only the end is kept, and with it whatever
 /// nobody has taken yet.
 #[derive(Debug)]
-pub(super) struct Sink {
-    pub(super) state: State,
+pub(super) struct Kept {
     pub(super) head: Vec<u8>,
     pub(super) tail: Vec<u8>,
-    pub(super) head_max: usize,
-    pub(super) tail_max: usize,
+    /// How much at the end of a live stream nobody has taken.
+    pub(super) unread: usize,
     /// How much is read at a time beyond the beginning.
-    pub(super) read_max: usize,
+    read_max: usize,
     pub(super) total: u64,
     pub(super) dropped: u64,
     /// What was dropped stood before everything that is kept.
-    pub(super) dropped_first: bool,
-    /// What is read now is shown to somebody as well.
-    pub(super) shown: bool,
+    dropped_first: bool,
     /// Something was dropped that nobody was shown.
-    pub(super) lost: bool,
+    lost: bool,
     /// A line end may be half taken: a `\n` that comes next is the other half.
     pub(super) after_return: bool,
-    pub(super) fails: bool,
     pub(super) overflowed: bool,
-    pub(super) live: Option<Live>,
     pub(super) spill: Option<Spill>,
     /// Up to which length the memory of the beginning was in use before.
     pub(super) used: usize,
-}
-
-/// How much at the end nobody has taken, and how much of that there may be.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub(super) unread: usize,
-    pub(super) unread_max: usize,
+    /// Who kept the pipe open when reading was given up.
+    holders: Vec<ProcessEntry>,
+    /// When one of the streams was read last.
+    pub(super) heard: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -69,78 +86,255 @@ pub(super) const TAIL_READ_MAX: usize = 256 * 1024;
 /// A read that brought less than this has most likely emptied the pipe: asking again would cost a call for nothing.
 pub(super) const WORTH_ASKING_AGAIN: usize = 16 * 1024;
 
-impl Sink {
-    pub(super) fn new(limit: Option<&Limit>) -> Sink {
-        let mut sink = Sink {
-            state: if limit.is_some() { State::Open } else { State::NotCaptured },
+impl Default for Kept {
+    fn default() -> Kept {
+        Kept {
             head: Vec::new(),
             tail: Vec::new(),
-            head_max: 0,
-            tail_max: 0,
+            unread: 0,
             read_max: TAIL_READ_MIN,
             total: 0,
             dropped: 0,
             dropped_first: false,
-            shown: false,
             lost: false,
             after_return: false,
-            fails: false,
             overflowed: false,
-            live: None,
             spill: None,
             used: 0,
-        };
+            holders: Vec::new(),
+            heard: None,
+        }
+    }
+}
+
+impl Sink {
+    pub(super) fn new(limit: Option<&Limit>) -> Sink {
+        let state = if limit.is_some() { State::Open } else { State::NotCaptured };
+        let mut sink = Sink { state, rule: Rule::Head, shown: false, bytes_max: 0, kept: None };
         if let Some(limit) = limit {
             sink.limit(limit);
         }
         sink
     }
 
+    /// What is kept of it, if it has said anything.
+    pub(super) fn kept(&self) -> Option<&Kept> {
+        self.kept.as_deref()
+    }
+
+    pub(super) fn kept_mut(&mut self) -> &mut Kept {
+        self.kept.get_or_insert_default()
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.rule == Rule::Live
+    }
+
+    /// How much there may be at the beginning, and at the end.
+    fn room(&self) -> (usize, usize) {
+        let all = self.bytes_max;
+        match self.rule {
+            Rule::Fail | Rule::Head => (all, 0),
+            Rule::Tail => (0, all),
+            Rule::HeadTail => (all - all / 2, all / 2),
+            Rule::Live => (0, CONTEXT),
+        }
+    }
+
     fn limit(&mut self, limit: &Limit) {
-        let all = limit.bytes_max;
-        (self.head_max, self.tail_max) = match limit.overflow {
-            Overflow::Fail | Overflow::Head | Overflow::Spill(_) => (all, 0),
-            Overflow::Tail => (0, all),
-            Overflow::HeadTail => (all - all / 2, all / 2),
+        self.bytes_max = limit.bytes_max;
+        self.rule = match limit.overflow {
+            Overflow::Fail => Rule::Fail,
+            Overflow::Head | Overflow::Spill(_) => Rule::Head,
+            Overflow::Tail => Rule::Tail,
+            Overflow::HeadTail => Rule::HeadTail,
         };
-        self.fails = limit.overflow == Overflow::Fail;
     }
 
     pub(super) fn keep(&mut self, limit: &Limit) {
         if self.state == State::NotCaptured {
             return;
         }
-        let was_live = match self.live.take() {
-            Some(live) => {
-                let taken = self.tail.len() - live.unread;
-                self.tail.drain(..taken);
-                self.dropped += taken as u64;
-                true
-            }
-            None => {
-                self.trim();
-                false
-            }
-        };
-        self.shown = false;
-        let before = (self.head_max, self.tail_max);
+        let (before, was_live, shown) = (self.room(), self.is_live(), std::mem::take(&mut self.shown));
         self.limit(limit);
-        if before != (self.head_max, self.tail_max) {
-            self.refit();
+        let (room, fails) = (self.room(), self.rule == Rule::Fail);
+        let Some(kept) = &mut self.kept else { return };
+        if was_live {
+            kept.drop_taken();
+        } else {
+            let (_, tail_max) = before;
+            kept.trim(tail_max, shown);
+        }
+        if before != room {
+            kept.refit(room);
         }
         if was_live {
             // What was too much to be left unread need not be too much to be kept.
-            self.overflowed = self.fails && !self.tail.is_empty();
+            kept.overflowed = fails && !kept.tail.is_empty();
         }
     }
 
+    pub(super) fn hand_out(&mut self, unread_max: usize) {
+        if self.state == State::NotCaptured {
+            return;
+        }
+        let (_, tail_max) = self.room();
+        if !self.is_live()
+            && let Some(kept) = &mut self.kept
+        {
+            kept.trim(tail_max, self.shown);
+            kept.head.append(&mut kept.tail);
+            kept.tail = std::mem::take(&mut kept.head);
+            kept.unread = kept.tail.len();
+        }
+        (self.rule, self.bytes_max, self.shown) = (Rule::Live, unread_max, true);
+        self.judge_unread();
+    }
+
+    pub(super) fn unread(&self) -> &[u8] {
+        self.kept().and_then(|kept| kept.tail.get(kept.tail.len() - kept.unread..)).unwrap_or_default()
+    }
+
+    /// Takes so many bytes of what is unread.
+    pub(super) fn take(&mut self, count: usize) {
+        if let Some(kept) = self.kept.as_mut().filter(|_| self.rule == Rule::Live) {
+            kept.unread = kept.unread.saturating_sub(count);
+        }
+        self.judge_unread();
+    }
+
+    /// So many bytes that were taken last, as long as nothing has been read since.
+    pub(super) fn taken(&self, count: usize) -> &[u8] {
+        let Some(kept) = self.kept() else { return &[] };
+        let end = kept.tail.len() - kept.unread;
+        kept.tail.get(end.saturating_sub(count)..end).unwrap_or_default()
+    }
+
+    /// Takes out the memory that what is unread stands in, from the place that is returned.
+    pub(super) fn take_out(&mut self) -> (Vec<u8>, usize) {
+        let live = self.is_live();
+        let Some(kept) = self.kept.as_mut().filter(|_| live) else { return (Vec::new(), 0) };
+        let tail = std::mem::take(&mut kept.tail);
+        let start = tail.len() - std::mem::take(&mut kept.unread);
+        (tail, start)
+    }
+
+    /// Puts it back; what stands from this place on is unread.
+    pub(super) fn put_back(&mut self, memory: Vec<u8>, start: usize) {
+        // Without memory nothing was taken out.
+        if self.is_live() && memory.capacity() > 0 {
+            let kept = self.kept_mut();
+            kept.unread = memory.len() - start;
+            kept.tail = memory;
+            self.judge_unread();
+        }
+    }
+
+    /// One of the streams was read, if it was this one.
+    pub(super) fn heard_at(&mut self, moment: Instant) {
+        if let Some(kept) = &mut self.kept {
+            kept.heard = Some(moment);
+        }
+    }
+
+    /// Whether more is unread than there may be.
+    fn judge_unread(&mut self) {
+        let max = self.bytes_max;
+        if let Some(kept) = self.kept.as_mut().filter(|_| self.rule == Rule::Live) {
+            kept.overflowed = kept.unread > max;
+        }
+    }
+
+    /// Reading is given up.
+    pub(super) fn cut_off(&mut self, holders: Vec<ProcessEntry>) {
+        if self.state == State::Open {
+            self.state = State::CutOff;
+            if !holders.is_empty() {
+                self.kept_mut().holders = holders;
+            }
+        }
+    }
+
+    pub(super) fn read(
+        &mut self,
+        mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>,
+    ) -> Result<(), Trouble> {
+        let (room, rule, unread_max, shown) = (self.room(), self.rule, self.bytes_max, self.shown);
+        let (kept, mut taken) = (self.kept.get_or_insert_default(), 0);
+        while self.state == State::Open && taken < TURN_MAX && !kept.overflowed {
+            let count = match kept.read_once(room, rule, shown, &mut read) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(Trouble::Read(error)),
+            };
+            kept.total += count as u64;
+            if rule == Rule::Live {
+                kept.overflowed = kept.unread > unread_max;
+            }
+            kept.spill_what_is_over(room, rule)?;
+            match count {
+                0 => self.state = State::Ended,
+                // What is handed out is wanted while it is in the cache.
+                count if count < WORTH_ASKING_AGAIN || rule == Rule::Live => break,
+                count => taken += count,
+            }
+        }
+        Ok(())
+    }
+
+    fn completeness(&self) -> Completeness {
+        match self.state {
+            State::NotCaptured => Completeness::NotCaptured,
+            State::Open => Completeness::Open,
+            State::Ended => Completeness::Complete,
+            State::CutOff => {
+                let holders = self.kept().map(|kept| kept.holders.clone()).unwrap_or_default();
+                Completeness::CutOff { holders }
+            }
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Captured {
+        let (completeness, (_, tail_max)) = (self.completeness(), self.room());
+        let Some(kept) = self.kept() else { return Captured { completeness, ..Captured::default() } };
+        let excess = kept.excess(tail_max);
+        let mut bytes = Vec::with_capacity(kept.head.len() + kept.tail.len() - excess);
+        bytes.extend_from_slice(&kept.head);
+        bytes.extend_from_slice(kept.tail.get(excess..).unwrap_or_default());
+        let lost = kept.lost || (excess > 0 && !self.shown);
+        Captured { lost, completeness, ..kept.captured(bytes, kept.dropped + excess as u64) }
+    }
+
+    pub(super) fn into_captured(mut self) -> Captured {
+        let (completeness, (_, tail_max)) = (self.completeness(), self.room());
+        let Some(kept) = &mut self.kept else { return Captured { completeness, ..Captured::default() } };
+        kept.trim(tail_max, self.shown);
+        let captured = kept.captured(Vec::new(), kept.dropped);
+        let mut bytes = std::mem::take(&mut kept.head);
+        if bytes.is_empty() {
+            bytes = std::mem::take(&mut kept.tail);
+        } else {
+            bytes.extend_from_slice(&kept.tail);
+        }
+        Captured { bytes, completeness, ..captured }
+    }
+}
+
+impl Kept {
+    /// What somebody has taken is not kept any more.
+    fn drop_taken(&mut self) {
+        let taken = self.tail.len() - std::mem::take(&mut self.unread);
+        self.tail.drain(..taken);
+        self.dropped += taken as u64;
+    }
+
     /// What was kept by another rule is divided into a beginning and an end anew.
-    fn refit(&mut self) {
+    fn refit(&mut self, (head_max, _): (usize, usize)) {
         let is_one = self.dropped == 0 || self.dropped_first || self.head.is_empty();
         if !is_one {
             // The gap stays where it is: what exceeds the beginning stood before it.
-            let excess = self.head.len().saturating_sub(self.head_max);
-            self.head.truncate(self.head_max);
+            let excess = self.head.len().saturating_sub(head_max);
+            self.head.truncate(head_max);
             self.dropped += excess as u64;
             self.lost |= excess > 0;
             return;
@@ -153,100 +347,58 @@ impl Sink {
         }
         if self.spill.is_some() {
             // What a file is to have stays at the beginning until it is there.
-        } else if self.head_max == 0 {
+        } else if head_max == 0 {
             std::mem::swap(&mut self.head, &mut self.tail);
-        } else if self.head.len() > self.head_max {
-            self.tail = self.head.split_off(self.head_max);
+        } else if self.head.len() > head_max {
+            self.tail = self.head.split_off(head_max);
         }
     }
 
-    pub(super) fn hand_out(&mut self, unread_max: usize) {
-        if self.state == State::NotCaptured {
-            return;
-        }
-        match &mut self.live {
-            Some(live) => live.unread_max = unread_max,
-            None => {
-                self.trim();
-                self.head.append(&mut self.tail);
-                self.tail = std::mem::take(&mut self.head);
-                self.live = Some(Live { unread: self.tail.len(), unread_max });
-            }
-        }
-        (self.head_max, self.tail_max) = (0, CONTEXT);
-        self.fails = false;
-        self.shown = true;
-        self.overflowed = self.unread().len() > unread_max;
-    }
-
-    pub(super) fn unread(&self) -> &[u8] {
-        let count = self.live.as_ref().map_or(0, |live| live.unread);
-        self.tail.get(self.tail.len() - count..).unwrap_or_default()
-    }
-
-    pub(super) fn read(
+    fn read_once(
         &mut self,
-        mut read: impl FnMut(&mut Vec<u8>, usize) -> io::Result<usize>,
-    ) -> Result<(), Trouble> {
-        let mut taken = 0;
-        while self.state == State::Open && taken < TURN_MAX && !self.overflowed {
-            let count = match self.read_once(&mut read) {
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(Trouble::Read(error)),
-            };
-            self.total += count as u64;
-            self.spill_what_is_over()?;
-            match count {
-                0 => self.state = State::Ended,
-                // What is handed out is wanted while it is in the cache.
-                count if count < WORTH_ASKING_AGAIN || self.live.is_some() => break,
-                count => taken += count,
-            }
-        }
-        Ok(())
-    }
-
-    fn read_once(&mut self, read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>) -> io::Result<usize> {
-        let room = self.head_max.saturating_sub(self.head.len());
+        (head_max, tail_max): (usize, usize),
+        rule: Rule,
+        shown: bool,
+        read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let (room, live) = (head_max.saturating_sub(self.head.len()), rule == Rule::Live);
         if room > 0 {
             let wanted = self.head.len().clamp(READ_MIN, READ_MAX).min(room);
             self.head.reserve(wanted);
             let spare = self.head.capacity() - self.head.len();
             let before = self.head.len();
             let count = read(&mut self.head, spare.min(READ_MAX).min(room))?;
-            self.dropped += self.skip_half(before, false) as u64;
+            self.dropped += self.skip_half(before, false, live) as u64;
             return Ok(count);
         }
         // The beginning is full: what comes now goes to the end, or is counted. Moving the end down each time would cost more
         // than letting it grow to twice its size.
-        if self.tail.len() > self.tail_kept().saturating_mul(2).max(READ_MIN) {
-            self.trim();
+        if self.tail.len() > self.unread.max(tail_max).saturating_mul(2).max(READ_MIN) {
+            self.trim(tail_max, shown);
         }
         self.tail.reserve(self.read_max);
         let before = self.tail.len();
         let count = read(&mut self.tail, self.read_max)?;
-        let skipped = self.skip_half(before, true);
+        let skipped = self.skip_half(before, true, live);
         if count == self.read_max {
             self.read_max = (count * 2).min(TAIL_READ_MAX);
         }
-        if let Some(live) = &mut self.live {
-            live.unread += count - skipped;
-            self.overflowed = live.unread > live.unread_max;
+        if live {
+            self.unread += count - skipped;
         } else {
             self.dropped += skipped as u64;
         }
-        self.overflowed |= self.fails && count > 0;
+        self.overflowed |= rule == Rule::Fail && count > 0;
         Ok(count)
     }
 
     /// The second half of a line end whose first half was taken is nobody's. Says how many bytes that were; of a live stream they
     /// stay with what was taken.
-    fn skip_half(&mut self, before: usize, to_tail: bool) -> usize {
+    fn skip_half(&mut self, before: usize, to_tail: bool, live: bool) -> usize {
         let bytes = if to_tail { &mut self.tail } else { &mut self.head };
         let Some(&first) = bytes.get(before) else { return 0 };
         let skips = std::mem::take(&mut self.after_return) && first == b'\n';
-        if skips && self.live.is_none() {
+        if skips && !live {
             bytes.remove(before);
         }
         usize::from(skips)
@@ -254,10 +406,10 @@ impl Sink {
 
     /// Writes to the file what came beyond the limit, and at first what came before. From then on the file gets everything, also what
     /// is handed out and what fits the memory again.
-    fn spill_what_is_over(&mut self) -> Result<(), Trouble> {
+    fn spill_what_is_over(&mut self, (head_max, _): (usize, usize), rule: Rule) -> Result<(), Trouble> {
         let Some(spill) = &mut self.spill else { return Ok(()) };
-        let handed_out = self.live.is_some();
-        let is_over = !self.tail.is_empty() || self.head.len() > self.head_max;
+        let handed_out = rule == Rule::Live;
+        let is_over = !self.tail.is_empty() || self.head.len() > head_max;
         if !spill.begun && (handed_out || !is_over) {
             return Ok(());
         }
@@ -274,60 +426,28 @@ impl Sink {
         written.map_err(|error| Trouble::Spill(spill.path.clone(), error))?;
         if !handed_out {
             self.tail.clear();
-            self.head.truncate(self.head_max);
+            self.head.truncate(head_max);
         }
         Ok(())
     }
 
-    /// How much of the end must stay.
-    fn tail_kept(&self) -> usize {
-        self.live.as_ref().map_or(0, |live| live.unread).max(self.tail_max)
+    /// How much of the end need not stay.
+    fn excess(&self, tail_max: usize) -> usize {
+        self.tail.len().saturating_sub(self.unread.max(tail_max))
     }
 
     /// Drops what the end need not keep.
-    fn trim(&mut self) {
-        let excess = self.tail.len().saturating_sub(self.tail_kept());
+    fn trim(&mut self, tail_max: usize, shown: bool) {
+        let excess = self.excess(tail_max);
         self.tail.drain(..excess);
         self.dropped += excess as u64;
-        self.lost |= excess > 0 && !self.shown;
-    }
-
-    fn completeness(&self) -> Completeness {
-        match &self.state {
-            State::NotCaptured => Completeness::NotCaptured,
-            State::Open => Completeness::Open,
-            State::Ended => Completeness::Complete,
-            State::CutOff(holders) => Completeness::CutOff { holders: holders.clone() },
-        }
-    }
-
-    pub(super) fn snapshot(&self) -> Captured {
-        let excess = self.tail.len().saturating_sub(self.tail_kept());
-        let mut bytes = Vec::with_capacity(self.head.len() + self.tail.len() - excess);
-        bytes.extend_from_slice(&self.head);
-        bytes.extend_from_slice(self.tail.get(excess..).unwrap_or_default());
-        let lost = self.lost || (excess > 0 && !self.shown);
-        Captured { lost, ..self.captured(bytes, self.dropped + excess as u64) }
-    }
-
-    pub(super) fn into_captured(mut self) -> Captured {
-        self.trim();
-        let mut bytes = std::mem::take(&mut self.head);
-        let gap = if self.dropped_first { 0 } else { bytes.len() };
-        let captured = self.captured(Vec::new(), self.dropped);
-        let gap = captured.gap.map(|_| gap);
-        if bytes.is_empty() {
-            bytes = self.tail;
-        } else {
-            bytes.extend_from_slice(&self.tail);
-        }
-        Captured { bytes, gap, ..captured }
+        self.lost |= excess > 0 && !shown;
     }
 
     fn captured(&self, bytes: Vec<u8>, dropped: u64) -> Captured {
         let gap = (dropped > 0).then_some(if self.dropped_first { 0 } else { self.head.len() });
         let spilled = self.spill.as_ref().filter(|spill| spill.begun).map(|spill| spill.path.clone());
-        let completeness = self.completeness();
-        Captured { bytes, total: self.total, dropped, gap, completeness, lost: self.lost, spilled }
+        let (total, lost) = (self.total, self.lost);
+        Captured { bytes, total, dropped, gap, lost, spilled, ..Captured::default() }
     }
 }

@@ -71,7 +71,7 @@ impl PipelineChild {
     /// If the system refuses to wait.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        if !self.relays.is_empty() || self.children.last().is_some_and(|last| !last.sieve.is_empty()) {
+        if !self.relays.is_empty() || self.children.last().is_some_and(|last| last.sieve.is_some()) {
             return Ok(self.talk(Input::empty(), Purpose::Show, Deadline::NEVER, false, &mut ())?.status());
         }
         let ends = self.children.iter_mut().map(|child| {
@@ -179,7 +179,7 @@ impl PipelineChild {
         if let Some(first) = self.children.first_mut() {
             first.stdin = self.stdin.take();
         }
-        if let Some(last) = self.children.last_mut().filter(|last| last.sieve.is_empty()) {
+        if let Some(last) = self.children.last_mut().filter(|last| last.sieve.is_none()) {
             last.stdout = self.stdout.take();
         }
     }
@@ -187,7 +187,7 @@ impl PipelineChild {
     pub(super) fn take_ends(&mut self) {
         self.stdin = self.children.first_mut().and_then(|first| first.stdin.take());
         // What a filter is still to change is nobody's to read.
-        let last = self.children.last_mut().filter(|last| last.sieve.is_empty());
+        let last = self.children.last_mut().filter(|last| last.sieve.is_none());
         self.stdout = last.and_then(|last| last.stdout.take());
     }
 
@@ -396,7 +396,7 @@ impl Party for PipelineChild {
     }
 
     fn terminal(&self) -> Option<&Terminal> {
-        self.children.first()?.terminal.as_ref()
+        self.children.first()?.terminal.as_deref()
     }
 
     fn record_so_far(&self) -> Output {

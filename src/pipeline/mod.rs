@@ -21,6 +21,7 @@ use crate::status::ExitStatus;
 use crate::stop::Stop;
 use std::fmt;
 use std::ops::{BitOr, ControlFlow};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Commands joined by pipes: what one writes to its standard output the next reads from its standard input.
@@ -311,7 +312,8 @@ impl Pipeline {
     /// As there.
     pub fn try_for_each_line(&self, show: impl FnMut(Line<'_>) -> ControlFlow<()>) -> Result<Output, Error> {
         let last = self.stages.last();
-        let (text, line_max) = last.map_or((Default::default(), 1), |last| (last.text, last.line_max));
+        let (text, line_max) =
+            last.map_or((Default::default(), 1), |last| (last.settings.text, last.settings.line_max));
         let mut watch = ShowLines::new(text, line_max, show);
         let result = self.run_shown(&mut watch);
         watch.result(result)
@@ -331,7 +333,8 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn for_each_text(&self, show: impl FnMut(Stream, &str)) -> Result<Output, Error> {
-        let mut watch = ShowText::new(self.stages.last().map_or_else(Default::default, |last| last.text), show);
+        let mut watch =
+            ShowText::new(self.stages.last().map_or_else(Default::default, |last| last.settings.text), show);
         let result = self.run_shown(&mut watch);
         watch.result(result)
     }
@@ -377,7 +380,8 @@ impl Pipeline {
         for (place, stage) in self.stages.iter().enumerate() {
             let [own_stdin, own_stdout, _] = &stage.streams;
             let within = |name: &str| failed(Error::invalid(format!("{name} of stage {} is the pipe", place + 1)));
-            let filters: Vec<_> = self.filters_behind(place).map(|one| OpenFilter::new(one, stage.line_max)).collect();
+            let filters: Vec<_> =
+                self.filters_behind(place).map(|one| OpenFilter::new(one, stage.settings.line_max)).collect();
             let stdin = match from_before.take() {
                 Some(_) if own_stdin.is_some() || stage.input.is_some() => return Err(within("stdin")),
                 Some(before) => Some(before),
@@ -417,15 +421,15 @@ impl Pipeline {
             let stage = shown.as_ref().unwrap_or(stage);
             let quiet = (self.echo && stage.echo).then(|| Command { echo: false, ..stage.clone() });
             let mut child = quiet.as_ref().unwrap_or(stage).spawn_with(&[stdin, stdout, stderr])?;
-            child.settings.kill_on_drop = KillOnDrop::Always;
-            child.sieve = Sieve::new(filters);
+            child.kill_on_drop = KillOnDrop::Always;
+            child.sieve = (!filters.is_empty()).then(|| Box::new(Sieve::new(filters)));
             if let Some(stop) = &self.stop {
-                child.settings.stop = stop.clone();
+                Arc::make_mut(&mut child.settings).stop = stop.clone();
             }
             children.push(child);
         }
         for (child, stage) in children.iter_mut().zip(&self.stages) {
-            child.settings.kill_on_drop = match on_drop {
+            child.kill_on_drop = match on_drop {
                 KillOnDrop::No if stage.kill_on_drop => KillOnDrop::In(std::process::id()),
                 other => other,
             };

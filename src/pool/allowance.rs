@@ -58,9 +58,9 @@ impl Allowance {
         self.again
     }
 
-    /// Time has passed, or it is not known any more who was to ask again.
-    pub(super) fn renew(&mut self, now: Option<Instant>) {
-        self.again = self.again.filter(|again| now.is_some_and(|now| now < *again));
+    /// Time has passed, or it is not known any more who was to ask again. Whether there may be something to be had again.
+    pub(super) fn renew(&mut self, now: Option<Instant>) -> bool {
+        self.again.take_if(|again| now.is_none_or(|now| now >= *again)).is_some()
     }
 
     /// Hands the jobserver to a command that runs on a token.

@@ -46,7 +46,8 @@ pub enum Outcome {
         /// It is known to be dead: all of its tree was seen to end, or it never ran. Whoever frees what it used waits for this.
         confirmed: bool,
     },
-    /// It was not started: there is no such program, it is not allowed, or a task that it waits for has failed. The error says which.
+    /// It was not started: there is no such program, it is not allowed, a task that it waits for has failed, or the run was
+    /// [halted](crate::pool::Pool::halt). The error says which.
     NotStarted,
     /// The place where it ran has failed; what became of the process is not known.
     EngineFailed {

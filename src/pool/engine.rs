@@ -6,6 +6,7 @@ use crate::command::Command;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::output::{Output, Stream};
+use crate::signal::Signal;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,8 +74,8 @@ impl Job {
     pub fn record(&self) -> Output {
         Output {
             command: self.command.to_string(),
-            accepted: self.command.accepted.clone(),
-            text: self.command.text,
+            accepted: self.command.settings.accepted.clone(),
+            text: self.command.settings.text,
             ..Output::default()
         }
     }
@@ -248,4 +249,12 @@ pub trait Engine: Send {
     /// Wishes that the job be stopped, with everything that belongs to it. That it was, is told as its end. Nothing happens if it has
     /// ended.
     fn cancel(&mut self, job: JobId);
+
+    /// Sends a signal to the processes of a job, once to each, and lets them do with it what they want. With `by_terminal` those in the
+    /// process group of this program have had it from the terminal. False if this cannot be done here, as with most engines: then
+    /// the pool cancels the job.
+    fn signal(&mut self, job: JobId, signal: Signal, by_terminal: bool) -> bool {
+        let _ = (job, signal, by_terminal);
+        false
+    }
 }

@@ -114,7 +114,8 @@ const CARGO_MAKEFLAGS: &str = "CARGO_MAKEFLAGS";
 
 impl Jobserver {
     /// The jobserver of the program that has started this one: make, cargo, or any other that says so in `MAKEFLAGS` or
-    /// `CARGO_MAKEFLAGS`. `None` if there is none, or if it is withheld from this program.
+    /// `CARGO_MAKEFLAGS`. `None` if there is none, or if it is withheld from this program. A make without `-j` has none either; that
+    /// there is a make at all is told by the variable `MAKELEVEL`.
     ///
     /// One token is in our hands from the start, because this program is a job of somebody; it is the first that
     /// [`try_acquire`](Self::try_acquire) returns. So call this once in a program, and clone what it returns.

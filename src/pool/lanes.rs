@@ -5,12 +5,14 @@ use super::core::{Core, Effect, Orders, Report, Start};
 use super::delivery::{lock, pause};
 use super::done::TaskId;
 use super::engine::{Capabilities, Engine, JobId, JobNews, Refusal, Waker};
+use super::interrupt::Desk;
 use super::local::Local;
 use super::observe::{Observer, TaskNews};
 use super::ready::{Probe, Sign};
 use super::task::Task;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::sys::interrupt::Heard;
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -32,6 +34,8 @@ pub(super) struct Shared {
     is_done: Mutex<Option<Arc<IsDone>>>,
     /// Held by whoever tells.
     audience: Mutex<Audience>,
+    /// The terminal, as it is to be after an interrupt.
+    pub(super) desk: Mutex<Desk>,
 }
 
 /// Whether a task need not be run, because it has succeeded before.
@@ -72,6 +76,7 @@ impl Shared {
             probes: Mutex::default(),
             is_done: Mutex::default(),
             audience: Mutex::default(),
+            desk: Mutex::default(),
         }
     }
 
@@ -134,6 +139,35 @@ impl Shared {
         self.change(|core, now| ids.iter().fold(false, |any, id| core.cancel(*id, now) | any))
     }
 
+    /// A signal has come. Tells nobody by itself, so that no callback keeps the next signal from being heard. False if nothing is left
+    /// that a further signal could end.
+    pub(super) fn interrupt(&self, heard: Heard) -> bool {
+        let mut core = self.core();
+        if core.interruption.signal().is_some() && core.unresolved() == 0 {
+            return false;
+        }
+        let now = core.moment(Instant::now());
+        core.interrupt(heard, now);
+        drop(core);
+        self.wake_all();
+        true
+    }
+
+    fn wake_all(&self) {
+        let lanes = lock(&self.wakers).len();
+        self.wake(&(0..lanes).collect::<Vec<_>>());
+    }
+
+    /// After an interrupt, when nothing runs any more, before anybody is told.
+    fn tidy_up(&self) {
+        let core = self.core();
+        let is_over = core.interruption.signal().is_some() && core.running() == 0;
+        drop(core);
+        if is_over {
+            lock(&self.desk).tidy_up();
+        }
+    }
+
     fn wake(&self, lanes: &[usize]) {
         if lanes.is_empty() {
             return;
@@ -177,6 +211,7 @@ impl Shared {
         };
         let _mark = Telling::begin(self);
         loop {
+            self.tidy_up();
             let mut audience = lock(&self.audience);
             effects.drain(..).for_each(|effect| audience.tell(effect));
             drop(audience);
@@ -229,8 +264,7 @@ impl Shared {
             };
         }
         drop(core);
-        let lanes = lock(&self.wakers).len();
-        self.wake(&(0..lanes).collect::<Vec<_>>());
+        self.wake_all();
         loop {
             let threads = std::mem::take(&mut *lock(&self.threads));
             if threads.is_empty() {
@@ -435,6 +469,12 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
     for job in orders.cancels {
         engine.cancel(job);
     }
+    for (job, signal, by_terminal) in orders.signals {
+        if !engine.signal(job, signal, by_terminal) {
+            let now = engine.now();
+            shared.core().report(job, Report::NotSignalled, now);
+        }
+    }
     if !orders.jobs.is_empty() {
         // Whoever wants to know what a task starts from looks before it can change that.
         shared.tell_first();
@@ -453,10 +493,9 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
                 }
             }
         }
-        let started = engine.now();
         let submitted = engine.submit(&job);
         shared.at(engine.now(), |core, now| match submitted {
-            Ok(()) => core.accepted(job.id, started, now),
+            Ok(()) => core.accepted(job.id, now),
             Err(refusal) => core.refused(job.id, refusal, now),
         });
     }

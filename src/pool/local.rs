@@ -7,6 +7,8 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::output::{Cause, Output};
 use crate::set::{ChildKey, ChildSet, SetWaker};
+use crate::signal::Signal;
+use crate::sys;
 use crate::sys::affinity;
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -138,6 +140,11 @@ impl Engine for Local {
             job.cancelled = true;
         }
         self.set.stop(child);
+    }
+
+    fn signal(&mut self, job: JobId, signal: Signal, by_terminal: bool) -> bool {
+        let Some(&child) = self.children.get(&job) else { return true };
+        self.set.signal(child, signal, by_terminal.then(sys::terminal::own_group)).is_ok()
     }
 }
 

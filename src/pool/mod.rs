@@ -8,6 +8,7 @@ mod delivery;
 mod done;
 mod engine;
 mod halt;
+mod interrupt;
 mod lanes;
 mod line;
 mod local;
@@ -66,9 +67,11 @@ pub use timeline::Timeline;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::output::Output;
+use crate::signal::Signal;
 use allowance::Allowance;
 use core::{Core, Submission};
 use delivery::{Callback, Delivery, Slot};
+use interrupt::{Desk, Listener};
 use lanes::{Engines, Shared};
 use line::Line;
 use std::ffi::OsString;
@@ -106,6 +109,7 @@ pub struct Pool {
     ahead: Option<usize>,
     policy: Policy,
     is_fair: bool,
+    listener: Option<Listener>,
 }
 
 /// How a pool works. To be said before the first task.
@@ -132,7 +136,7 @@ impl Pool {
         let width = if width > 0 { width } else { std::thread::available_parallelism().map_or(1, usize::from) };
         let (policy, is_fair) = (Policy::FirstCome, false);
         let core = Core::new(width, Line::new(policy, is_fair));
-        Pool { shared: Arc::new(Shared::new(core, engines)), ahead: None, policy, is_fair }
+        Pool { shared: Arc::new(Shared::new(core, engines)), ahead: None, policy, is_fair, listener: None }
     }
 
     /// In which order tasks start: first come first served by default.
@@ -157,6 +161,10 @@ impl Pool {
     }
 
     /// When the whole run ends early. Never by default.
+    ///
+    /// What waits then, and what is submitted after that, is not started: [`Outcome::NotStarted`], with an error of the kind
+    /// [`Cancelled`](crate::ErrorKind::Cancelled). The input of a loop is still read to its end; a loop over an endless one has to leave
+    /// when it sees such a record.
     pub fn halt(self, halt: Halt) -> Pool {
         self.shared.core().halt = halt;
         self
@@ -212,6 +220,54 @@ impl Pool {
         self
     }
 
+    /// Lets SIGINT, SIGTERM and SIGHUP end the run in good order. By itself the library catches no signals; this is the one exception, and it
+    /// lasts as long as the pool.
+    ///
+    /// - **The first signal**: no more tasks are started, nor taken from the input of [`map`](Self::map) and its like; those that wait are
+    ///   [cancelled](Outcome::Cancelled). Those that run are told, and may finish within the grace. A ^C at the terminal has reached everybody
+    ///   in this program's process group already, and they do not get it twice; those elsewhere, and all of them if the signal was sent to
+    ///   this program by somebody, get the same signal from here, once. An engine that cannot pass on signals cancels its tasks.
+    /// - **The second one**, or the end of the grace: what runs is stopped with its tree, each task by the [plan](crate::Stop) of its
+    ///   command.
+    /// - **The third one**: it is killed.
+    ///
+    /// The program goes on, and [`interrupted`](Self::interrupted) tells. If nothing is left that could be ended, a further signal does
+    /// what it would do without the pool.
+    ///
+    /// When the last task is over after an interrupt, the terminal at standard input has its settings again and this program is in
+    /// its foreground, whatever a killed child has left there; unless it is somebody else's by now.
+    ///
+    /// A signal that the program was told to ignore, as by `nohup`, stays ignored. Children do not notice any of it, and when the pool is
+    /// dropped the signals do what they did before. A signal that is sent to the whole process group by other means than the terminal
+    /// reaches the children twice, because nobody can tell.
+    ///
+    /// ```
+    /// use procession::{Command, Pool};
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::new(4).interruptible(Duration::from_secs(10))?;
+    /// let done = pool.map((0..8).map(|number| Command::new("echo").arg(number.to_string())));
+    /// println!("{} done", done.iter().filter(|done| done.success()).count());
+    /// if let Some(signal) = pool.interrupted() {
+    ///     drop(pool);
+    ///     std::process::exit(128 + signal.number());
+    /// }
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If another pool of this program is interruptible, or no descriptors or threads are left.
+    #[doc(alias = "Ctrl-C")]
+    #[doc(alias = "SIGINT")]
+    pub fn interruptible(mut self, grace: Duration) -> Result<Pool, Error> {
+        if self.listener.is_none() {
+            self.listener = Some(Listener::start(&self.shared)?);
+            *delivery::lock(&self.shared.desk) = Desk::now();
+        }
+        self.shared.core().interruption.grace = grace;
+        Ok(self)
+    }
+
     /// How many tasks are taken from the input of [`map`](Self::map) and its like beyond those that run: four for each place by
     /// default. As many results are kept for a caller who does not take them.
     #[doc(alias = "buffersize")]
@@ -221,7 +277,7 @@ impl Pool {
     }
 
     /// Does not run tasks for which this is true, asked just before it would start them: they have [succeeded](Done::is_skipped)
-    /// already. A task that waits for one that was run is always run, too.
+    /// already. A task that waits for one that was run is always run, too. The function is called on a thread of the pool.
     #[doc(alias = "up_to_date")]
     pub fn skip_if(self, is_done: impl Fn(&Task) -> bool + Send + Sync + 'static) -> Pool {
         self.shared.skip_if(Box::new(is_done));
@@ -366,6 +422,10 @@ impl Pool {
 
     /// Runs the tasks and yields their records in the order of the tasks, each as soon as it and all before it are there. Further tasks
     /// are taken while the records are. Dropping the iteration cancels what is left of it.
+    ///
+    /// The input is read by the caller's thread, as many tasks at a time as [`look_ahead`](Self::look_ahead) has room for, and these are
+    /// submitted together. An input that makes one wait for each item, such as a terminal, is better submitted item by item with
+    /// [`apply_async_with`](Self::apply_async_with).
     pub fn imap<T: Into<Task>, I: IntoIterator<Item = T>>(&self, tasks: I) -> Results<'_, I::IntoIter> {
         Results::new(self, tasks.into_iter(), true)
     }
@@ -403,6 +463,12 @@ impl Pool {
     /// How many tasks were taken and do not run yet.
     pub fn waiting(&self) -> usize {
         self.shared.core().waiting()
+    }
+
+    /// The signal that has interrupted the run, the first one if there were several. Never without
+    /// [`interruptible`](Self::interruptible).
+    pub fn interrupted(&self) -> Option<Signal> {
+        self.shared.core().interruption.signal()
     }
 
     /// How many run at a time.

@@ -127,6 +127,10 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
     fn submit_more(&mut self) {
         let mut begin = Instant::now();
         let mut tasks: Vec<Submission> = Vec::new();
+        if !self.exhausted && self.pool.interrupted().is_some() {
+            // What was not taken stays where it is: it may be endless, or wait for somebody.
+            self.exhausted = true;
+        }
         while !self.exhausted && self.submitted + tasks.len() < self.handed_out.saturating_add(self.most) {
             let next = catch_unwind(AssertUnwindSafe(|| self.tasks.next().map(Into::into)));
             match next {

@@ -115,7 +115,7 @@ impl Summary {
         self.state().tally.of(Verdict::Skipped)
     }
 
-    /// How many have failed in any way. Those that were cancelled are not among them.
+    /// How many have failed in any way, or were not started. Those that were cancelled are not among them.
     pub fn failed(&self) -> u64 {
         self.state().tally.failed()
     }

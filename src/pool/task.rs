@@ -96,7 +96,8 @@ impl Task {
         }
     }
 
-    /// What people and other tasks call it. Within one pool a name is used once.
+    /// What people and other tasks call it. Within one pool a name is used once, and remembered for as long as the pool lives; tasks without
+    /// number are better left without one, and shown by their command.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Task {
         self.name = Some(name.into());
         self
@@ -161,8 +162,8 @@ impl Task {
         self
     }
 
-    /// A file it writes; a relative path is seen from the directory of the command. Without it a run log does not count the task as
-    /// done; fetched by engines without a shared file system.
+    /// A file it writes; a relative path is seen from the directory of the command. As long as the file is missing a run log does not
+    /// count the task as done; fetched by engines without a shared file system.
     pub fn writes(mut self, path: impl Into<PathBuf>) -> Task {
         self.outputs.push(path.into());
         self

@@ -7,9 +7,10 @@ use crate::command::Input;
 use crate::communicate::{Decision, LOOK, State, Talk, Watch, add_input};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::handle::Sight;
+use crate::handle::{self, Sight};
 use crate::machine::{Machine, STREAMS};
 use crate::output::{Cause, Output, Stream};
+use crate::signal::Signal;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::{Cut, LineFinder};
 use std::ops::ControlFlow;
@@ -21,26 +22,32 @@ pub(super) struct Entry {
     machine: Machine,
     state: State,
     follow: Follow,
-    /// When it is stopped.
-    deadline: Deadline,
-    timeout: Option<Duration>,
-    /// What drop does to it if it is taken out, where that is something else.
-    kill_on_drop: Option<KillOnDrop>,
-    /// When the caller wants to hear that it still runs.
-    pub(super) remind: Deadline,
+    times: Option<Box<Times>>,
     registered: Registered,
     /// Under which moment it is in the set's list.
     pub(super) armed: Option<Instant>,
     /// It stands in the line of those that have something to tell.
     pub(super) is_pending: bool,
     finders: Option<Box<[LineFinder; 2]>>,
-    /// What was lent last counts as taken when the next is asked for.
-    lent: Option<(Stream, usize)>,
     told_end: [bool; 2],
     /// What the system refused; the process is stopped for it.
     failure: Option<Error>,
     /// Nothing is waited for any more.
     is_over: bool,
+}
+
+/// What is to happen when.
+struct Times {
+    limit: Option<Limit>,
+    /// When the caller wants to hear that it still runs.
+    remind: Deadline,
+}
+
+/// How long it may run.
+pub(super) struct Limit {
+    pub(super) timeout: Duration,
+    /// When it is stopped.
+    pub(super) deadline: Deadline,
 }
 
 /// The descriptors that are waited for. Members of a stop are looked after while it goes on.
@@ -55,7 +62,8 @@ struct Registered {
 /// What there is to tell of a child.
 pub(super) enum Fact {
     Line(Stream, Cut),
-    Chunk(Stream),
+    /// So much of what was [taken](Machine::taken).
+    Chunk(Stream, usize),
     End(Stream),
     /// The last.
     Over,
@@ -92,16 +100,15 @@ impl Watch for Onlooker<'_, '_> {
 }
 
 impl Entry {
-    /// With `kill_on_drop` it was started for the set: nobody else has ever had its ends, and this is what drop does to it if it is
-    /// taken out.
+    /// `is_ours`: nobody else has ever had its ends.
     pub(super) fn new(
         child: Child,
         machine: Machine,
         follow: Follow,
-        (timeout, deadline): (Option<Duration>, Deadline),
-        kill_on_drop: Option<KillOnDrop>,
+        limit: Option<Limit>,
+        is_ours: bool,
     ) -> Result<Entry, Error> {
-        let mut state = State::new(&machine);
+        let mut state = State::new();
         state.never_blocks = true;
         let (text, line_max) = (child.settings.text, child.settings.line_max);
         let finder = || text.line_finder(line_max);
@@ -109,27 +116,23 @@ impl Entry {
             machine,
             state,
             follow,
-            deadline,
-            timeout,
-            kill_on_drop,
-            remind: Deadline::NEVER,
+            times: limit.map(|limit| Box::new(Times { limit: Some(limit), remind: Deadline::NEVER })),
             registered: Registered::default(),
             armed: None,
             is_pending: false,
             finders: (follow == Follow::Lines).then(|| Box::new([finder(), finder()])),
-            lent: None,
             told_end: [follow == Follow::Record; 2],
             failure: None,
             is_over: false,
             child,
         };
         // What nobody else can read is ready when it is said to be, so that a first read does not block.
-        entry.talk(|talk| talk.prepare(kill_on_drop.is_some()))?;
+        entry.talk(|talk| talk.prepare(is_ours))?;
         Ok(entry)
     }
 
     fn talk<T>(&mut self, act: impl FnOnce(&mut Talk<'_>) -> T) -> T {
-        let state = std::mem::replace(&mut self.state, State::new(&self.machine));
+        let state = std::mem::replace(&mut self.state, State::new());
         let mut talk = Talk::resume(&mut self.child, &mut self.machine, state);
         let result = act(&mut talk);
         self.state = talk.state;
@@ -147,6 +150,26 @@ impl Entry {
         let result = self.talk(|talk| act(talk, around.sight, &mut watch));
         self.registered = registered;
         result
+    }
+
+    /// When it is stopped.
+    fn deadline(&self) -> Deadline {
+        self.limit().map_or(Deadline::NEVER, |limit| limit.deadline)
+    }
+
+    fn limit(&self) -> Option<&Limit> {
+        self.times.as_ref()?.limit.as_ref()
+    }
+
+    /// When the caller wants to hear that it still runs.
+    pub(super) fn reminder(&self) -> Deadline {
+        self.times.as_ref().map_or(Deadline::NEVER, |times| times.remind)
+    }
+
+    /// Sets that, and says what it was before.
+    pub(super) fn set_reminder(&mut self, remind: Deadline) -> Deadline {
+        let times = self.times.get_or_insert_with(|| Box::new(Times { limit: None, remind: Deadline::NEVER }));
+        std::mem::replace(&mut times.remind, remind)
     }
 
     pub(super) fn machine(&self) -> &Machine {
@@ -202,6 +225,15 @@ impl Entry {
         }
     }
 
+    /// Sends a signal to it and its tree, but to nobody in this group.
+    pub(super) fn signal(&self, sight: &mut Sight, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
+        if self.is_over() {
+            return Ok(());
+        }
+        let (handle, plan) = (self.child.handle(), &self.child.settings.stop);
+        handle::signal_all(handle, plan, &self.child.pipes(), sight, (signal, except_group))
+    }
+
     /// Moves what is ready, looks at the facts, and waits for what is wanted next. Returns when it wants to be looked at again.
     pub(super) fn step(&mut self, around: &mut Around<'_, '_>, key: Key) -> Deadline {
         if self.is_over {
@@ -219,7 +251,7 @@ impl Entry {
         }
         // A stop lets go of those who have ended.
         self.unregister_members(around.epoll);
-        let (deadline, is_blind) = (self.deadline, self.registered.is_blind);
+        let (deadline, is_blind) = (self.deadline(), self.registered.is_blind);
         self.talk_seen(around, |talk, sight, watch| {
             talk.catch_up();
             if talk.has_passed() {
@@ -238,10 +270,10 @@ impl Entry {
     }
 
     fn act_on(&mut self, decision: Decision, around: &mut Around<'_, '_>, key: Key) -> Result<Deadline, Error> {
-        if !matches!(decision, Decision::Over) {
-            return self.wait_for(around.epoll, key);
+        if let Decision::Wait(until) = decision {
+            return self.wait_for(until, around.epoll, key);
         }
-        let deadline = self.deadline;
+        let deadline = self.deadline();
         let is_new = !std::mem::replace(&mut self.state.is_over, true);
         let can_finish = self.talk_seen(around, |talk, sight, watch| {
             if is_new {
@@ -258,10 +290,9 @@ impl Entry {
     }
 
     /// Waits for what can bring it on.
-    fn wait_for(&mut self, epoll: &mut Epoll, key: Key) -> Result<Deadline, Error> {
+    fn wait_for(&mut self, until: Deadline, epoll: &mut Epoll, key: Key) -> Result<Deadline, Error> {
         let mut registered = self.registered;
         let until = self.talk(|talk| {
-            let until = talk.state.until.unwrap_or(Deadline::NEVER);
             wait_for_ends(talk, epoll, key, &mut registered.ends)?;
             if !talk.state.exited && !registered.notice {
                 let notice = talk.child.handle.notice();
@@ -311,14 +342,14 @@ impl Entry {
         }
         // It cannot even be stopped.
         self.unregister(around.epoll);
-        self.child.settings.kill_on_drop = KillOnDrop::No;
+        self.child.kill_on_drop = KillOnDrop::No;
         self.is_over = true;
         Deadline::NEVER
     }
 
     fn conclude(&mut self, around: &mut Around<'_, '_>) -> Result<(), Error> {
         self.unregister(around.epoll);
-        let deadline = self.deadline;
+        let deadline = self.deadline();
         self.talk_seen(around, |talk, sight, watch| talk.finish(0, deadline, sight, watch))?;
         self.is_over = true;
         Ok(())
@@ -326,7 +357,6 @@ impl Entry {
 
     /// What is to be told next, if anything.
     pub(super) fn next_fact(&mut self) -> Option<Fact> {
-        self.take_lent();
         for (place, stream) in STREAMS.into_iter().enumerate() {
             let ended = self.machine.has_ended(stream);
             if let Some(fact) = self.next_piece(place, stream, ended) {
@@ -348,8 +378,8 @@ impl Entry {
             Follow::Record => None,
             Follow::Chunks => {
                 let count = unread.len();
-                self.lent = (count > 0).then_some((stream, count));
-                (count > 0).then_some(Fact::Chunk(stream))
+                self.machine.take(stream, count);
+                (count > 0).then_some(Fact::Chunk(stream, count))
             }
             Follow::Lines => {
                 let finder = self.finders.as_mut()?.get_mut(place)?;
@@ -363,20 +393,15 @@ impl Entry {
         }
     }
 
-    fn take_lent(&mut self) {
-        if let Some((stream, count)) = self.lent.take() {
-            self.machine.take(stream, count);
-        }
-    }
-
     /// What has come of it, once it is over.
     pub(super) fn into_result(mut self) -> Result<Output, Error> {
+        let timeout = self.limit().map(|limit| limit.timeout);
         let closing = self.state.into_closing();
         let result = match self.failure.take() {
             Some(error) => Err(error.with_output(self.child.record(self.machine, closing))),
             None => self.child.conclude(self.machine, closing),
         };
-        result.map_err(|error| match self.timeout {
+        result.map_err(|error| match timeout {
             Some(timeout) if error.is_timeout() => error.detail(format!("timed out after {timeout:?}")),
             _ => error,
         })
@@ -385,7 +410,6 @@ impl Entry {
     /// Its child, with the conversation as far as it has come.
     pub(super) fn into_child(mut self, epoll: &mut Epoll) -> Child {
         self.unregister(epoll);
-        self.take_lent();
         if let Some(finders) = &mut self.finders {
             for (stream, finder) in STREAMS.into_iter().zip(finders.iter_mut()) {
                 let taken = finder.forget();
@@ -394,10 +418,6 @@ impl Entry {
                     self.machine.skip_newline(stream);
                 }
             }
-        }
-        // A stop that has done what it could is not done again.
-        if let Some(before) = self.kill_on_drop.filter(|_| self.child.settings.kill_on_drop != KillOnDrop::No) {
-            self.child.settings.kill_on_drop = before;
         }
         self.child.machine = Some(Box::new(self.machine));
         self.child

@@ -15,10 +15,11 @@ use crate::handle::{self, Sight};
 use crate::live::Line;
 use crate::output::{Output, Stream};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
+use crate::signal::Signal;
 use crate::sys;
 use crate::sys::epoll::{Epoll, Interest};
 use crate::text::Cut;
-use entry::{Around, Entry, Fact};
+use entry::{Around, Entry, Fact, Limit};
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -127,8 +128,12 @@ pub enum Follow {
     Chunks,
 }
 
+/// A child that has left a set at its end, and what [`Command::output`] or [`Child::communicate`] would have returned.
+pub type Exit = (ChildKey, Result<Output, Error>);
+
 /// What has happened in a [`ChildSet`].
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // looked at once and never kept
 #[doc(alias = "Event")]
 pub enum News<'a> {
     /// A timer has come.
@@ -222,15 +227,15 @@ impl ChildSet {
     /// As [`start`](Self::start); and with [`Follow::Lines`] if its [`text`](Command::text) is in an encoding in which a line cannot be
     /// found among the bytes (UTF-16).
     pub fn start_and_follow(&mut self, command: &Command, follow: Follow) -> Result<ChildKey, Error> {
-        if follow == Follow::Lines && command.text.is_cut_as_text() {
+        if follow == Follow::Lines && command.settings.text.is_cut_as_text() {
             return Err(no_lines().of_command(|| command.to_string()));
         }
         let streams = command.collected_streams(self.null())?;
-        let deadline = Deadline::from(command.timeout);
+        let limit = command.timeout.map(|timeout| Limit { timeout, deadline: Deadline::after(timeout) });
         let child = command.spawn_with(&streams)?;
         let [stdin, ..] = &streams;
         let input = command.fed_input(stdin.as_ref());
-        self.admit(child, Some(input), follow, command.timeout, deadline)
+        self.admit(child, Some(input), follow, limit)
     }
 
     /// Puts a child in. Its output is collected from here on, or told; standard input stays open for what is [fed](Self::feed), until
@@ -250,7 +255,7 @@ impl ChildSet {
         if follow == Follow::Lines && child.settings.text.is_cut_as_text() {
             return Err(no_lines().of_command(|| child.handle().line()));
         }
-        self.admit(child, None, follow, None, Deadline::NEVER)
+        self.admit(child, None, follow, None)
     }
 
     /// The null device, opened once for all who are given it.
@@ -269,19 +274,19 @@ impl ChildSet {
         mut child: Child,
         input: Option<Input>,
         follow: Follow,
-        timeout: Option<Duration>,
-        deadline: Deadline,
+        limit: Option<Limit>,
     ) -> Result<ChildKey, Error> {
-        let (is_ours, kill_on_drop) = (input.is_some(), child.settings.kill_on_drop);
+        let (is_ours, kill_on_drop) = (input.is_some(), child.kill_on_drop);
         if is_ours {
-            // It was started for the set, and goes with it.
-            child.settings.kill_on_drop = KillOnDrop::In(self.owner);
+            // It is nobody's until it is in the set.
+            child.kill_on_drop = KillOnDrop::In(self.owner);
         }
         let input = input.unwrap_or_else(Input::empty);
         let mut machine =
             if follow == Follow::Record { child.begin(input, Purpose::Collect)? } else { child.begin_live(input)? };
         machine.hold_input(!is_ours);
-        let entry = Entry::new(child, machine, follow, (timeout, deadline), is_ours.then_some(kill_on_drop))?;
+        let mut entry = Entry::new(child, machine, follow, limit, is_ours)?;
+        entry.child.kill_on_drop = kill_on_drop;
         let key = self.entries.insert(Box::new(entry));
         self.step(key, &mut |_, _, _| ());
         Ok(ChildKey(key))
@@ -342,6 +347,12 @@ impl ChildSet {
         true
     }
 
+    /// Sends a signal to a child and its tree, once, but to nobody in this group.
+    pub(crate) fn signal(&mut self, child: ChildKey, signal: Signal, except_group: Option<i32>) -> Result<(), Error> {
+        let sight = &mut self.sight;
+        self.entries.get(child.0).map_or(Ok(()), |entry| entry.signal(sight, signal, except_group))
+    }
+
     /// Takes a child out, as it is. What was read and not told goes with it: [`Child::communicate`] goes on from there.
     pub fn remove(&mut self, child: ChildKey) -> Option<Child> {
         let entry = self.forget(child.0)?;
@@ -358,11 +369,11 @@ impl ChildSet {
     pub fn set_deadline(&mut self, child: ChildKey, deadline: impl Into<Deadline>) -> bool {
         let Some(entry) = self.entries.get_mut(child.0) else { return false };
         let name = Moment::Reminder(child.0);
-        let before = std::mem::replace(&mut entry.remind, deadline.into());
-        if let Some(moment) = before.moment() {
+        let deadline = deadline.into();
+        if let Some(moment) = entry.set_reminder(deadline).moment() {
             self.moments.remove(&(moment, name));
         }
-        self.moments.extend(entry.remind.moment().map(|moment| (moment, name)));
+        self.moments.extend(deadline.moment().map(|moment| (moment, name)));
         true
     }
 
@@ -487,7 +498,7 @@ impl ChildSet {
         deadline: Deadline,
         enough: &Cell<bool>,
         see: &mut SeeAll<'_>,
-    ) -> Result<Option<(ChildKey, Result<Output, Error>)>, Error> {
+    ) -> Result<Option<Exit>, Error> {
         loop {
             match self.find(Wish::Children, deadline, enough, see)? {
                 Some(Found::Child(key, Fact::Over)) => {
@@ -507,7 +518,7 @@ impl ChildSet {
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
     #[doc(alias = "joinall")]
-    pub fn wait_all(&mut self) -> Result<Vec<(ChildKey, Result<Output, Error>)>, Error> {
+    pub fn wait_all(&mut self) -> Result<Vec<Exit>, Error> {
         self.wait_all_deadline(Deadline::NEVER)
     }
 
@@ -515,10 +526,7 @@ impl ChildSet {
     ///
     /// # Errors
     /// As [`wait_any`](Self::wait_any).
-    pub fn wait_all_deadline(
-        &mut self,
-        deadline: impl Into<Deadline>,
-    ) -> Result<Vec<(ChildKey, Result<Output, Error>)>, Error> {
+    pub fn wait_all_deadline(&mut self, deadline: impl Into<Deadline>) -> Result<Vec<Exit>, Error> {
         let (deadline, mut ended) = (deadline.into(), Vec::new());
         while !self.is_empty() {
             match self.wait_exit(deadline, &Cell::new(false), &mut |_, _, _| ())? {
@@ -574,8 +582,8 @@ impl ChildSet {
                 News::Exit { child, result }
             }
             Fact::Line(stream, cut) => News::Line { child, line: self.line(key, stream, cut) },
-            Fact::Chunk(stream) => {
-                let bytes = self.entries.get(key).map_or(&[][..], |entry| entry.machine().unread(stream));
+            Fact::Chunk(stream, count) => {
+                let bytes = self.entries.get(key).map_or(&[][..], |entry| entry.machine().taken(stream, count));
                 News::Chunk { child, stream, bytes }
             }
         }
@@ -594,7 +602,7 @@ impl ChildSet {
         if let Some(moment) = entry.armed {
             self.looks.remove(&(moment, key));
         }
-        if let Some(moment) = entry.remind.moment() {
+        if let Some(moment) = entry.reminder().moment() {
             self.moments.remove(&(moment, Moment::Reminder(key)));
         }
         Some(entry)
@@ -666,7 +674,7 @@ impl ChildSet {
                 Moment::Timer(_) => {}
                 Moment::Reminder(key) => {
                     let Some(entry) = self.entries.get_mut(key) else { continue };
-                    entry.remind = Deadline::NEVER;
+                    entry.set_reminder(Deadline::NEVER);
                     if !entry.is_over() {
                         return Some(Found::Timeout(ChildKey(key)));
                     }

@@ -1,4 +1,5 @@
-//! Signal masks and dispositions of the host: read, blocked for a moment in one thread, never changed for good.
+//! Signal masks and dispositions of the host: read, blocked for a moment in one thread, never changed for good (`interrupt` changes
+//! some for a while, where that was asked for).
 #![allow(unsafe_code)]
 
 use super::errno::check;

@@ -27,6 +27,7 @@ pub(crate) mod epoll;
 pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod fork;
+pub(crate) mod interrupt;
 pub(crate) mod mask;
 pub(crate) mod memory;
 #[cfg(target_os = "linux")]

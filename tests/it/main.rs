@@ -1,6 +1,7 @@
 //! Behaviour, through the public API: one file per noun. Every test runs in a process of its own and is checked for litter
 //! (see `support`).
 #![allow(unreachable_pub)] // a program, of which nothing can be reached
+#![allow(clippy::duplicate_mod)] // examples are modules here, and share theirs
 #![allow(unsafe_code)] // raw descriptors and signals of the test's own process
 
 mod support;
@@ -15,9 +16,11 @@ mod descriptors;
 mod echo;
 mod engines;
 mod errors;
+mod examples_pool;
 mod explain;
 mod filters;
 mod inject;
+mod interrupt;
 mod jobserver;
 mod lines;
 mod live;

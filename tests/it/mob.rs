@@ -177,7 +177,7 @@ impl Play {
         let size = self.chance.of(&[0, 1, 1000, 70_000, 300_000]);
         let block = self.chance.of(&[100, 4096, 100_000]);
         let text = |size: usize| -> Vec<u8> {
-            let letter = |byte: &u8| if byte % 40 == 0 { b'\n' } else { b'!' + byte % 90 };
+            let letter = |byte: &u8| if byte.is_multiple_of(40) { b'\n' } else { b'!' + byte % 90 };
             noise(size).iter().map(letter).collect()
         };
         let (stdout, stderr) = (Vec::new(), Vec::new());

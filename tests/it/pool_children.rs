@@ -296,9 +296,9 @@ fn unwinding_out_of_a_loop_cancels_what_is_left() {
         silent_panics();
         let pool = Pool::new(3);
         let left = catch_unwind(AssertUnwindSafe(|| {
-            for done in pool.imap([yes(), sleeper(), sleeper(), sleeper()]) {
-                panic!("after {done}");
-            }
+            let mut results = pool.imap([yes(), sleeper(), sleeper(), sleeper()]);
+            let first = results.next();
+            panic!("after {first:?}");
         }));
         assert!(left.is_err());
         wait_for("the end of all", || pool.running() + pool.waiting() == 0);

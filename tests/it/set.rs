@@ -21,6 +21,7 @@ const BOUND: Duration = Duration::from_secs(20);
 
 /// News that can be kept.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // there are few
 enum Told {
     Timer(TimerKey),
     Timeout(ChildKey),
@@ -609,9 +610,30 @@ fn a_child_whose_end_was_not_told_is_taken_out_with_its_record() {
         // Both are looked at in one wait, and one of them is told.
         let (told, _) = next_exit(&mut set);
         let (other, word) = if told == first { (second, "two\n") } else { (first, "one\n") };
+        // Nothing is told of it before but its end.
+        assert!(set.set_timeout(other, Duration::ZERO));
+        assert!(set.next_moment().has_passed());
         let mut child = set.remove(other).unwrap();
         assert_eq!(child.communicate(()).unwrap().stdout(), word.as_bytes());
         assert!(set.is_empty() && set.wait_any().unwrap().is_none());
+    });
+}
+
+#[test]
+fn that_a_child_runs_is_not_told_when_it_has_ended() {
+    alone!({
+        let mut set = ChildSet::new().unwrap();
+        for number in 0..3 {
+            let child = set.start(&fixture("exit").arg(number.to_string())).unwrap();
+            set.get(child).unwrap().handle().clone().wait().unwrap();
+        }
+        // All three are looked at in one wait.
+        next_exit(&mut set).1.unwrap();
+        let rest: Vec<ChildKey> = set.keys().collect();
+        rest.iter().for_each(|child| assert!(set.set_timeout(*child, Duration::ZERO)));
+        for _ in rest {
+            assert!(matches!(next(&mut set), Told::Exit(..)));
+        }
     });
 }
 

@@ -21,6 +21,7 @@ fn main() {
     let pool = procession::Pool::new(width);
     let (p1, p2, p3, p4, p5, p6, p7) =
         (path.clone(), path.clone(), path.clone(), path.clone(), path.clone(), path.clone(), path.clone());
+    let (p8, p9) = (path.clone(), path.clone());
 
     let contestants = vec![
         contestant("procession map", || {
@@ -57,9 +58,29 @@ fn main() {
                 });
             });
         }),
+        contestant("xargs -P (a quarter, output through one pipe)", || xargs(&p8, jobs / 4, width)),
+        contestant("Python ThreadPool (a tenth)", || python(&p9, jobs / 10, width)),
     ];
-    let title = format!("{jobs} tiny commands, {width} at a time (duct and subprocess: a quarter of them), {} rounds", options.rounds);
+    let title = format!(
+        "{jobs} tiny commands, {width} at a time (duct and subprocess: a quarter of them), {} rounds",
+        options.rounds
+    );
     report(&title, &measure(&options, 1, contestants));
+}
+
+fn xargs(path: &Path, jobs: usize, width: usize) {
+    let lines: String = (0..jobs).map(|job| format!("{job}\n")).collect();
+    let command = procession::Command::new("xargs").args(["-n", "1", "-P"]).arg(width.to_string()).arg(path);
+    assert!(command.input(lines).output().unwrap().success());
+}
+
+fn python(path: &Path, jobs: usize, width: usize) {
+    let program = "import subprocess, sys\nfrom concurrent.futures import ThreadPoolExecutor\n\
+        path, jobs, width = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n\
+        run = lambda _: subprocess.run([path], stdin=subprocess.DEVNULL, capture_output=True).returncode\n\
+        with ThreadPoolExecutor(width) as pool:\n    assert not any(pool.map(run, range(jobs)))\n";
+    let command = procession::Command::new("python3").args(["-c", program]).arg(path);
+    assert!(command.args([jobs.to_string(), width.to_string()]).output().unwrap().success());
 }
 
 async fn tokio_join_set(path: &Path, jobs: usize, width: usize) {

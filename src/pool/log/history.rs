@@ -143,12 +143,13 @@ impl History {
         let directory = task.command.get_current_dir().unwrap_or(Path::new(""));
         let is_there = task.outputs.iter().all(|path| directory.join(path).exists());
         let ended = key::key(task, identity, contents).ok().and_then(|key| self.exact.get(&key));
-        is_there && ended.is_some_and(|ended| ended.is_success(&task.command.accepted))
+        is_there && ended.is_some_and(|ended| ended.is_success(&task.command.settings.accepted))
     }
 
     fn has_failed(&self, task: &Task, contents: &mut Contents) -> bool {
         let past = self.tasks.get(&key::identity(task));
-        past.is_some_and(|past| !past.last.is_success(&task.command.accepted)) && !self.is_done_now(task, contents)
+        past.is_some_and(|past| !past.last.is_success(&task.command.settings.accepted))
+            && !self.is_done_now(task, contents)
     }
 
     fn add(&mut self, entry: Entry) {

@@ -25,14 +25,14 @@ impl Capture {
         let [stdout_ends, stderr_ends] = have_ends(&streams);
         let [_, stdout, stderr] = &streams;
         let otherwise = || if live { Limit::SHOWN } else { Limit::default() };
-        let [stdout_limit, stderr_limit] = command.limits.clone().map(|limit| limit.unwrap_or_else(otherwise));
+        let [stdout_limit, stderr_limit] = command.settings.limits.clone().map(|limit| limit.unwrap_or_else(otherwise));
         let mut capture = Capture {
             routes: [
                 route(stdout.as_ref(), (Stream::Stdout, stdout_ends), (Stream::Stderr, stderr_ends)),
                 route(stderr.as_ref(), (Stream::Stderr, stderr_ends), (Stream::Stdout, stdout_ends)),
             ],
             limits: [stdout_ends.then_some(stdout_limit), stderr_ends.then_some(stderr_limit)],
-            transcript: command.transcript,
+            transcript: command.settings.transcript,
             machine: Machine::new(false, None, None),
         };
         capture.begin(live);
