@@ -30,6 +30,8 @@ mod pipeline;
 mod converse;
 mod set;
 pub mod pool;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub mod ipc;
 
 pub use child::Child;
 pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Pty, Resource, Stdio, Target, quote};

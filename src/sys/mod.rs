@@ -27,6 +27,8 @@ pub(crate) mod epoll;
 pub(crate) mod errno;
 pub(crate) mod fd;
 pub(crate) mod fork;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub(crate) mod futex;
 pub(crate) mod interrupt;
 pub(crate) mod mask;
 pub(crate) mod memory;
@@ -39,6 +41,10 @@ pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod procfs;
 pub(crate) mod pty;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub(crate) mod record_lock;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub(crate) mod shared;
 pub(crate) mod step;
 pub(crate) mod strings;
 pub(crate) mod terminal;

@@ -1,0 +1,83 @@
+//! Memory that processes share, without a name: a file in memory (memfd_create(2)) whose size is sealed, so that no access can fail later.
+#![allow(unsafe_code)]
+
+use super::errno::{check, retry};
+use super::fd;
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use std::ffi::CStr;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::{NonNull, null_mut};
+
+/// A file in memory of this size, full of zeros (memfd_create(2), Linux 3.17). `name` is what /proc shows.
+pub(crate) fn create(name: &CStr, size: u64) -> io::Result<OwnedFd> {
+    let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let file = fd::above_stdio(file)?;
+    let length = libc::off_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    retry(|| Ok(nix::unistd::ftruncate(&file, length)?))?;
+    seal(file.as_fd(), SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
+    Ok(file)
+}
+
+/// Whether nobody can change the size of a file with these seals: then no access to its memory can fail.
+pub(crate) fn is_fixed(seals: SealFlag) -> bool {
+    seals.contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)
+}
+
+/// From now on nobody may do this to the file (`F_ADD_SEALS`).
+pub(crate) fn seal(file: BorrowedFd<'_>, seals: SealFlag) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_ADD_SEALS(seals)).map(drop).map_err(Into::into)
+}
+
+/// Which seals the file has. An error if it is no file in memory.
+pub(crate) fn seals(file: BorrowedFd<'_>) -> io::Result<SealFlag> {
+    fcntl(file, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate).map_err(Into::into)
+}
+
+/// How long the file is.
+pub(crate) fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
+    let stat = nix::sys::stat::fstat(file)?;
+    Ok(u64::try_from(stat.st_size).unwrap_or_default())
+}
+
+/// A whole file in our memory, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: NonNull<u8>,
+    length: NonZeroUsize,
+}
+
+// SAFETY: it is memory of the whole process, and whoever makes references into it answers for them.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// mmap(2), shared. The file must have a size that nobody can change.
+    pub(crate) fn new(file: BorrowedFd<'_>, length: NonZeroUsize, writable: bool) -> io::Result<Mapping> {
+        let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        // SAFETY: at an address that the kernel chooses nothing of ours is replaced.
+        let start = unsafe { libc::mmap(null_mut(), length.get(), protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        match NonNull::new(start.cast::<u8>()) {
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Mapping { start, length }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        self.length.get()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is the one that was mapped, and references into it cannot outlive this value.
+        let _ = check(unsafe { libc::munmap(self.start.as_ptr().cast(), self.length.get()) });
+    }
+}
