@@ -33,6 +33,44 @@ struct Inner {
     detail: Option<Cow<'static, str>>,
     source: Option<Source>,
     output: Output,
+    panic: Option<Panic>,
+}
+
+/// The panic of a function that ran in another process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Panic {
+    message: String,
+    location: String,
+    backtrace: String,
+}
+
+impl Panic {
+    #[cfg_attr(not(all(feature = "ipc", target_os = "linux")), allow(dead_code))]
+    pub(crate) fn new(message: String, location: String, backtrace: String) -> Panic {
+        Panic { message, location, backtrace }
+    }
+
+    /// What was said.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// File, line and column.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// Who had called whom, as [`std::backtrace`] shows it.
+    #[doc(alias = "traceback")]
+    pub fn backtrace(&self) -> &str {
+        &self.backtrace
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "panicked at {}: {}", self.location, self.message)
+    }
 }
 
 #[derive(Debug)]
@@ -80,7 +118,9 @@ pub enum ErrorKind {
     Dependency,
     /// The place where the task ran has failed, or cannot tell what became of it.
     Engine,
-    /// Bytes are no text in the encoding asked for.
+    /// A function that ran in another process has panicked.
+    Panic,
+    /// Bytes are no text in the encoding asked for, or no value of the type that was expected.
     Decode,
     /// Any other failure of the system.
     Io,
@@ -94,7 +134,8 @@ const COMMAND_CHARS: usize = 300;
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Error {
-        let inner = Inner { kind, step: None, path: None, detail: None, source: None, output: Output::default() };
+        let inner =
+            Inner { kind, step: None, path: None, detail: None, source: None, output: Output::default(), panic: None };
         Error { inner: Box::new(inner) }
     }
 
@@ -102,7 +143,7 @@ impl Error {
         Error::new(ErrorKind::InvalidInput).detail(detail)
     }
 
-    #[cfg_attr(target_os = "linux", allow(dead_code))] // everything is there
+    #[cfg_attr(all(target_os = "linux", not(feature = "ipc")), allow(dead_code))] // everything is there
     pub(crate) fn unsupported(detail: impl Into<Cow<'static, str>>) -> Error {
         Error::new(ErrorKind::Unsupported).detail(detail)
     }
@@ -158,6 +199,13 @@ impl Error {
         self
     }
 
+    #[cfg_attr(not(all(feature = "ipc", target_os = "linux")), allow(dead_code))]
+    pub(crate) fn of_panic(panic: Panic) -> Error {
+        let mut error = Error::new(ErrorKind::Panic).detail(panic.to_string());
+        error.inner.panic = Some(panic);
+        error
+    }
+
     pub(crate) fn with_output(mut self, output: Output) -> Error {
         self.inner.output = output;
         self
@@ -187,6 +235,11 @@ impl Error {
     /// The record of the run: what was read until then, how it ended, what it used. Empty if there was no run.
     pub fn output(&self) -> &Output {
         &self.inner.output
+    }
+
+    /// The panic of a function that ran in another process, with its backtrace.
+    pub fn panic(&self) -> Option<&Panic> {
+        self.inner.panic.as_ref()
     }
 
     /// Takes the record of the run.
@@ -363,12 +416,15 @@ impl From<Error> for io::Error {
             ErrorKind::Ended => io::ErrorKind::UnexpectedEof,
             ErrorKind::Decode => io::ErrorKind::InvalidData,
             ErrorKind::Cancelled => io::ErrorKind::Interrupted,
-            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Dependency | ErrorKind::Engine | ErrorKind::Io => {
-                match &error.inner.source {
-                    Some(Source::Io(source)) => source.kind(),
-                    _ => io::ErrorKind::Other,
-                }
-            }
+            ErrorKind::Status
+            | ErrorKind::Overflow
+            | ErrorKind::Dependency
+            | ErrorKind::Engine
+            | ErrorKind::Panic
+            | ErrorKind::Io => match &error.inner.source {
+                Some(Source::Io(source)) => source.kind(),
+                _ => io::ErrorKind::Other,
+            },
         };
         io::Error::new(kind, error)
     }

@@ -37,7 +37,7 @@ pub use child::Child;
 pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Pty, Resource, Stdio, Target, quote};
 pub use converse::{Conversation, Pattern, Reply};
 pub use deadline::Deadline;
-pub use error::{Error, ErrorKind};
+pub use error::{Error, ErrorKind, Panic};
 pub use explain::{Explanation, Life, PipeFacts, ProcessFacts, Reason, SystemCall};
 pub use handle::{ProcessHandle, StopReport};
 pub use live::{Chunks, Line, Lines, OwnedLine};

@@ -4,10 +4,16 @@
 
 #![allow(dead_code)] // while it is being built
 
+mod bootstrap;
+mod call;
 mod codec;
+mod function;
 mod passing;
+mod process;
 mod raw_lock;
 mod region;
 mod word;
 
+pub use bootstrap::{Current, current};
 pub use passing::Descriptor;
+pub use process::{Process, ProcessBuilder};

@@ -40,6 +40,8 @@ pub(crate) mod pidfd;
 pub(crate) mod pipe;
 pub(crate) mod poll;
 pub(crate) mod procfs;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub(crate) mod program;
 pub(crate) mod pty;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 pub(crate) mod record_lock;

@@ -11,14 +11,18 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 
-/// A file in memory of this size, full of zeros (memfd_create(2), Linux 3.17). `name` is what /proc shows.
+/// A file in memory of this size, full of zeros, which it keeps (memfd_create(2), Linux 3.17). `name` is what /proc shows.
 pub(crate) fn create(name: &CStr, size: u64) -> io::Result<OwnedFd> {
-    let file = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    let file = fd::above_stdio(file)?;
+    let file = unsealed(name)?;
     let length = libc::off_t::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     retry(|| Ok(nix::unistd::ftruncate(&file, length)?))?;
     seal(file.as_fd(), SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)?;
     Ok(file)
+}
+
+/// An empty file in memory that grows when it is written to.
+pub(crate) fn unsealed(name: &CStr) -> io::Result<OwnedFd> {
+    fd::above_stdio(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?)
 }
 
 /// Whether nobody can change the size of a file with these seals: then no access to its memory can fail.

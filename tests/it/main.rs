@@ -38,6 +38,8 @@ mod random;
 mod routes;
 mod set;
 mod print;
+#[cfg(feature = "ipc")]
+mod process;
 #[cfg(feature = "runlog")]
 mod runlog;
 mod spawn;
