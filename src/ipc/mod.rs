@@ -1,5 +1,7 @@
 //! Rust functions in processes of their own, and what processes share.
 //!
+//! [A page of its own](crate::docs::ipc) says how it works and what happens when a party dies.
+//!
 //! Everything here reaches another process by descriptor, as an argument or in a message: nothing has a name, and nothing is left behind.
 
 #![allow(dead_code)] // while it is being built

@@ -217,7 +217,7 @@ impl<R> Process<R> {
         self.child.try_wait().ok().flatten().map(|status| status.returncode())
     }
 
-    /// Asks the process to end (SIGTERM). What it shares with others is put right: see [`ipc`](crate::ipc).
+    /// Asks the process to end (SIGTERM). What it shares with others is put right: see [the page](crate::docs::ipc).
     ///
     /// # Errors
     /// If the system refuses.
