@@ -9,6 +9,7 @@ use super::function::Function;
 use crate::error::{Error, Panic};
 use crate::sys::program::{self, before_main};
 use std::backtrace::Backtrace;
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -28,6 +29,11 @@ before_main!(BEGIN, begin);
 
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 static CURRENT: OnceLock<Current> = OnceLock::new();
+
+thread_local! {
+    /// The last panic of the thread that the function runs on.
+    static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
+}
 
 /// The process that this code runs in, if it was started for a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,12 +169,20 @@ fn leave_accounts_of_panics(call: &Call) -> Result<(), Error> {
     let (call, before, here) = (Call::left_by_parent(file), panic::take_hook(), thread::current().id());
     panic::set_hook(Box::new(move |info| {
         if thread::current().id() == here {
+            let account = account_of(info);
             // What cannot be written is seen by the exit code.
-            let _ = call.end_in_panic(&account_of(info));
+            let _ = call.end_in_panic(&account);
+            LAST.set(Some(account));
         }
         before(info);
     }));
     Ok(())
+}
+
+/// The account of a panic that was caught on this thread.
+pub(super) fn take_last_panic() -> Panic {
+    let unknown = || Panic::new("a panic of which nothing is known".into(), "an unknown place".into(), String::new());
+    LAST.take().unwrap_or_else(unknown)
 }
 
 fn account_of(info: &PanicHookInfo<'_>) -> Panic {

@@ -11,6 +11,7 @@ mod call;
 mod codec;
 mod function;
 mod passing;
+mod pool;
 mod process;
 mod raw_lock;
 mod region;
@@ -18,4 +19,5 @@ mod word;
 
 pub use bootstrap::{Current, current};
 pub use passing::Descriptor;
+pub use pool::{PendingResult, ProcessPool, ProcessPoolBuilder, ProcessResults};
 pub use process::{Process, ProcessBuilder};

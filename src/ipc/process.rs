@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A process that has not come to its function by then never will, unless somebody knows better.
-const ARRIVAL_MAX: Duration = Duration::from_secs(30);
+pub(super) const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 
 /// A Rust function that runs in a process of its own.
 ///
@@ -129,32 +129,23 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
             Some(output) => output,
             None => self.wait_for_end(deadline)?,
         };
-        let result = self.outcome(&output);
+        let result = outcome(&self.call, output.status()).and_then(|bytes| codec::decode(&bytes, Vec::new()));
+        let result = result.map_err(|error| self.blame(error, output.clone()));
         self.ended = Some(output);
         result
     }
+}
 
-    fn outcome(&self, output: &Output) -> Result<R, Error> {
-        let blamed = |error: Error| self.blame(error, output.clone());
-        let result = match self.call.state().map_err(blamed)? {
-            State::Returned if output.status().success() => {
-                self.call.result().and_then(|bytes| codec::decode(&bytes, Vec::new()))
-            }
-            // A panic that was caught may have been followed by another end.
-            State::Panicked if is_end_of_panic(output.status()) => {
-                self.call.panic().and_then(|panic| Err(Error::of_panic(panic)))
-            }
-            State::Refused => {
-                self.call.result().and_then(|reason| Err(Error::invalid(String::from_utf8_lossy(&reason).into_owned())))
-            }
-            State::Started => Err(Error::new(ErrorKind::Status)
-                .detail(format!("{} before the process had come to its function", output.status()))),
-            State::Arrived | State::Returned | State::Panicked => {
-                Err(Error::new(ErrorKind::Status)
-                    .detail(format!("{} before the function had returned", output.status())))
-            }
-        };
-        result.map_err(blamed)
+/// What came of a call whose process has ended like this. The value in bytes.
+pub(super) fn outcome(call: &Call, status: ExitStatus) -> Result<Vec<u8>, Error> {
+    let ended = |when: &str| Error::new(ErrorKind::Status).detail(format!("{status} before {when}"));
+    match call.state()? {
+        State::Returned if status.success() => call.result(),
+        // A panic that was caught may have been followed by another end.
+        State::Panicked if is_end_of_panic(status) => Err(Error::of_panic(call.panic()?)),
+        State::Refused => Err(Error::invalid(String::from_utf8_lossy(&call.result()?).into_owned())),
+        State::Started => Err(ended("the process had come to its function")),
+        State::Arrived | State::Returned | State::Panicked => Err(ended("the function had returned")),
     }
 }
 
@@ -338,6 +329,14 @@ impl<A: Serialize, R> ProcessBuilder<A, R> {
     /// If the arguments cannot be sent; if the function does not belong to the main program; if this program has no beginning for processes; if no
     /// process can be started. Nothing is left behind then.
     pub fn start(self) -> Result<Process<R>, Error> {
+        let arrival_max = self.arrival_max;
+        let Started { child, call, name, label } = self.start_plainly()?;
+        let arrival = Deadline::after(arrival_max);
+        Ok(Process { child, call, name, label, arrival_max, arrival, ended: None, result: PhantomData })
+    }
+
+    /// Starts the process, for those who wait for it in their own way.
+    pub(super) fn start_plainly(self) -> Result<Started, Error> {
         let name = self.name.unwrap_or_else(next_name);
         let label = format!("{name} ({})", self.function_name);
         let named = |error: Error| error.of_command(|| label.clone());
@@ -356,10 +355,17 @@ impl<A: Serialize, R> ProcessBuilder<A, R> {
         let command = self.command.arg0(program).env(bootstrap::variable(), call.as_fd().as_raw_fd().to_string());
         let command = descriptors.iter().fold(command.pass_fd(&call), |command, fd| command.pass_fd(fd));
         let child = command.spawn().map_err(|error| error.of_command(|| label.clone()))?;
-        let arrival_max = self.arrival_max;
-        let arrival = Deadline::after(arrival_max);
-        Ok(Process { child, call, name, label, arrival_max, arrival, ended: None, result: PhantomData })
+        Ok(Started { child, call, name, label })
     }
+}
+
+/// A process and its call, nothing else.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) call: Call,
+    pub(super) name: String,
+    pub(super) label: String,
 }
 
 impl<A, R> fmt::Debug for ProcessBuilder<A, R> {

@@ -1,6 +1,9 @@
 //! Words and bytes in memory that processes share: the one place that makes references into it. What a word means is decided by the object
 //! that it belongs to.
 //!
+//! All accesses to words are in one order that everybody sees (sequentially consistent): whoever says "I sleep" and then looks once more, and whoever writes and
+//! then looks whether somebody sleeps, cannot miss each other. On today's processors only stores pay for it, a few nanoseconds.
+//!
 //! Everything that is shared is an atomic word, or bytes that are copied in and out and never borrowed. Who may copy when is the business of the
 //! object: it holds a lock, or owns the piece of a ring. A process that breaks the rules of an object, on purpose or because it runs another
 //! program, can make others read wrong bytes, and no more than that: nothing that is read from shared memory is used as a length or a place
@@ -19,32 +22,32 @@ pub(crate) struct Word(AtomicU32);
 
 impl Word {
     pub(crate) fn load(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::SeqCst)
     }
 
     pub(crate) fn store(&self, value: u32) {
-        self.0.store(value, Ordering::Release);
+        self.0.store(value, Ordering::SeqCst);
     }
 
     pub(crate) fn swap(&self, value: u32) -> u32 {
-        self.0.swap(value, Ordering::AcqRel)
+        self.0.swap(value, Ordering::SeqCst)
     }
 
     /// Replaces a value that is still there, or says which one is.
     pub(crate) fn replace(&self, old: u32, new: u32) -> Result<(), u32> {
-        self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+        self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop)
     }
 
     pub(crate) fn add(&self, count: u32) -> u32 {
-        self.0.fetch_add(count, Ordering::AcqRel)
+        self.0.fetch_add(count, Ordering::SeqCst)
     }
 
     pub(crate) fn set_bits(&self, bits: u32) -> u32 {
-        self.0.fetch_or(bits, Ordering::AcqRel)
+        self.0.fetch_or(bits, Ordering::SeqCst)
     }
 
     pub(crate) fn clear_bits(&self, bits: u32) -> u32 {
-        self.0.fetch_and(!bits, Ordering::AcqRel)
+        self.0.fetch_and(!bits, Ordering::SeqCst)
     }
 
     /// Sleeps while the word has this value, until the deadline at most. May come back for no reason: look again.
@@ -65,15 +68,20 @@ pub(crate) struct Long(AtomicU64);
 
 impl Long {
     pub(crate) fn load(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::SeqCst)
     }
 
     pub(crate) fn store(&self, value: u64) {
-        self.0.store(value, Ordering::Release);
+        self.0.store(value, Ordering::SeqCst);
+    }
+
+    /// Replaces a value that is still there, or says which one is.
+    pub(crate) fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
+        self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop)
     }
 
     pub(crate) fn add(&self, count: u64) -> u64 {
-        self.0.fetch_add(count, Ordering::AcqRel)
+        self.0.fetch_add(count, Ordering::SeqCst)
     }
 
     /// The atomic itself, for values that users share.

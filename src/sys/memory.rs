@@ -6,13 +6,19 @@ use super::errno::check;
 use std::io;
 use std::mem::MaybeUninit;
 
+/// How many bytes a page has.
+#[cfg(target_os = "linux")]
+pub(crate) fn page_size() -> usize {
+    // SAFETY: an integer argument; every system has a page size.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// Asks the kernel for the pages behind memory that is about to be written (`MADV_POPULATE_WRITE`, Linux 5.14). A wish:
 /// without it the first write to each page gets that page. What is there already keeps its content.
 #[cfg(target_os = "linux")]
 pub(crate) fn populate(memory: &mut [MaybeUninit<u8>]) -> io::Result<()> {
     const POPULATE_WRITE: libc::c_int = 23;
-    // SAFETY: an integer argument; every system has a page size.
-    let page = check(unsafe { libc::sysconf(libc::_SC_PAGESIZE) })? as usize;
+    let page = page_size();
     // Whole pages within the memory: others may own the rest of the first and of the last.
     let skipped = memory.as_ptr().align_offset(page);
     let Some(inside) = memory.get_mut(skipped..) else { return Ok(()) };

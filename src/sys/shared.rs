@@ -3,7 +3,7 @@
 
 use super::errno::{check, retry};
 use super::fd;
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::ffi::CStr;
 use std::io;
@@ -44,6 +44,14 @@ pub(crate) fn seals(file: BorrowedFd<'_>) -> io::Result<SealFlag> {
 pub(crate) fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
     let stat = nix::sys::stat::fstat(file)?;
     Ok(u64::try_from(stat.st_size).unwrap_or_default())
+}
+
+/// Gives the memory behind a part of the file back; it reads as zeros then (fallocate(2), `FALLOC_FL_PUNCH_HOLE`).
+pub(crate) fn give_back(file: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
+    let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let number = |value: u64| libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG));
+    let (offset, length) = (number(offset)?, number(length)?);
+    retry(|| Ok(fallocate(file, flags, offset, length)?))
 }
 
 /// A whole file in our memory, as long as this lives.

@@ -40,6 +40,8 @@ mod set;
 mod print;
 #[cfg(feature = "ipc")]
 mod process;
+#[cfg(feature = "ipc")]
+mod process_pool;
 #[cfg(feature = "runlog")]
 mod runlog;
 mod spawn;

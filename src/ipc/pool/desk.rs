@@ -1,0 +1,590 @@
+//! Who gives which task to which worker, and what becomes of it: the thread of a pool. Decides how many tasks lie ready at a worker, when they are taken
+//! back, when a worker is hired, replaced or stopped, and who is to blame when one has died.
+//!
+//! A worker with short tasks has some in advance, so that it need not wait for this thread after each; as many as it works off in [`ADVANCE`]. They are
+//! not lost to it: as long as it has not begun one it can be taken back, for a worker that has nothing to do, or because this one has died.
+
+use super::channel::{Channel, Ends};
+use super::worker::{self, Answer, QUIT, Setup};
+use super::{Rules, Shared};
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::ipc::call::{Call, State};
+use crate::ipc::passing::Descriptor;
+use crate::ipc::process::{ARRIVAL_MAX, Process, Started, outcome};
+use crate::output::Output;
+use crate::set::{ChildKey, ChildSet, News};
+use crate::sys::eventfd;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::AsFd;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// So much work lies ready at a worker.
+const ADVANCE: Duration = Duration::from_micros(200);
+/// But no more tasks than this.
+const ADVANCE_MAX: usize = 128;
+/// When somebody has nothing to do, tasks that lie ready elsewhere are looked at again after this time.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// So many workers in a row may end before they come to their first task; then no further one will.
+const BEGINNINGS_MAX: u32 = 3;
+/// So many workers in a row may die without having ended a task.
+const DEATHS_MAX: u32 = 64;
+
+/// A task, and who waits for it.
+pub(super) struct Order {
+    pub(super) id: u64,
+    /// The iteration that it belongs to.
+    pub(super) group: u64,
+    pub(super) function: &'static str,
+    pub(super) bytes: Vec<u8>,
+    pub(super) timeout: Option<Duration>,
+    /// How often it may be begun once more when its worker dies.
+    pub(super) retries: u32,
+    pub(super) tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>,
+}
+
+/// What is asked of the desk.
+pub(super) enum Message {
+    Submit(Order),
+    Cancel(u64),
+    CancelGroup(u64),
+}
+
+struct Worker {
+    /// `None` in place of a task: the word to go.
+    channel: Channel<Option<Order>>,
+    call: Call,
+    name: String,
+    id: u32,
+    /// How many tasks it has ended.
+    done: u64,
+    /// How long its tasks take, the last ones counting most.
+    mean: Option<Duration>,
+    /// Until when it must have come to its function; not, once it is known to have begun to work.
+    arrival: Option<Deadline>,
+    /// When the task that it is in must be ended.
+    deadline: Deadline,
+    is_leaving: bool,
+    /// Why it is being stopped.
+    doom: Option<Doom>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doom {
+    Cancelled,
+    Timeout,
+    Terminated,
+}
+
+pub(super) struct Desk {
+    shared: Arc<Shared>,
+    set: ChildSet,
+    workers: BTreeMap<ChildKey, Worker>,
+    waiting: VecDeque<Order>,
+    /// How many workers in a row have ended before their first task, and without having ended one.
+    failed_beginnings: u32,
+    deaths: u32,
+    terminating: bool,
+    /// Why no worker will ever work.
+    broken: Option<String>,
+}
+
+impl Desk {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Desk, Error> {
+        let mut set = ChildSet::new()?;
+        let bell = shared.bell.try_clone().map_err(|error| Error::io("dup", error))?;
+        set.watch(bell)?;
+        Ok(Desk {
+            shared,
+            set,
+            workers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            failed_beginnings: 0,
+            deaths: 0,
+            terminating: false,
+            broken: None,
+        })
+    }
+
+    /// Works until the pool is over.
+    pub(super) fn run(mut self) {
+        let mut bytes = Vec::new();
+        let mut was_quiet = false;
+        loop {
+            let (closed, terminated) = self.take_messages();
+            if terminated && !self.terminating {
+                self.terminate();
+            }
+            let came = self.take_answers(&mut bytes);
+            self.look_at_deadlines();
+            self.hire();
+            self.hand_out(was_quiet && !came);
+            if closed && self.waiting.is_empty() && self.dismiss_all() {
+                break;
+            }
+            was_quiet = self.sleep();
+        }
+    }
+
+    /// What was asked since the last time; whether the pool was closed, and terminated.
+    fn take_messages(&mut self) -> (bool, bool) {
+        let (messages, closed, terminated) = self.shared.take_messages();
+        for message in messages {
+            match message {
+                Message::Submit(order) => self.waiting.push_back(order),
+                Message::Cancel(id) => self.cancel(|order| order.id == id),
+                Message::CancelGroup(group) => self.cancel(|order| order.group == group),
+            }
+        }
+        if let Some(why) = self.broken.clone() {
+            for order in std::mem::take(&mut self.waiting) {
+                tell(order.tell, Err(broken(&why)));
+            }
+        }
+        (closed, terminated)
+    }
+
+    fn terminate(&mut self) {
+        self.terminating = true;
+        for order in std::mem::take(&mut self.waiting) {
+            tell(order.tell, Err(terminated()));
+        }
+        let keys: Vec<ChildKey> = self.workers.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.stop(key, Doom::Terminated));
+    }
+
+    /// Ends tasks that were not begun, and stops the workers of the others.
+    fn cancel(&mut self, is_meant: impl Fn(&Order) -> bool) {
+        let mut doomed = Vec::new();
+        for (key, worker) in &mut self.workers {
+            if !worker.channel.tasks().flatten().any(&is_meant) {
+                continue;
+            }
+            give_back(worker, usize::MAX, &mut self.waiting);
+            if worker.channel.tasks().flatten().any(&is_meant) {
+                doomed.push(*key);
+            }
+        }
+        let (meant, others) = std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(&is_meant);
+        self.waiting = others.into();
+        meant.into_iter().for_each(|order| tell(order.tell, Err(cancelled())));
+        doomed.into_iter().for_each(|key| self.stop(key, Doom::Cancelled));
+    }
+
+    /// Stops a worker and all that it has started. What it has not begun goes to others.
+    fn stop(&mut self, key: ChildKey, doom: Doom) {
+        let Some(worker) = self.workers.get_mut(&key) else { return };
+        give_back(worker, usize::MAX, &mut self.waiting);
+        if worker.doom.is_none() {
+            worker.doom = Some(doom);
+            worker.deadline = Deadline::NEVER;
+            self.set.stop(key);
+        }
+    }
+
+    /// Takes what the workers have left. True if there was anything.
+    fn take_answers(&mut self, bytes: &mut Vec<u8>) -> bool {
+        let mut came = false;
+        let mut garbled = Vec::new();
+        for (key, worker) in &mut self.workers {
+            came |= take_answers_of(worker, bytes, &self.shared.rules).unwrap_or_else(|_| {
+                garbled.push(*key);
+                true
+            });
+            if worker.done > 0 {
+                (self.failed_beginnings, self.deaths) = (0, 0);
+            }
+        }
+        // It has written where it must not: nothing of it can be trusted.
+        garbled.into_iter().for_each(|key| self.stop(key, Doom::Terminated));
+        came
+    }
+
+    fn look_at_deadlines(&mut self) {
+        for worker in self.workers.values_mut().filter(|worker| worker.arrival.is_some_and(Deadline::has_passed)) {
+            worker.arrival = Some(Deadline::NEVER);
+            // Else it is in what it is to do first, which may take its time.
+            if worker.call.state().is_ok_and(|state| state == State::Started) {
+                let text = format!("{} had not come to its function after {ARRIVAL_MAX:?}", worker.name);
+                self.broken.get_or_insert(text);
+                worker.deadline = Deadline::now();
+            }
+        }
+        let late = self.workers.iter().filter(|(_, worker)| worker.deadline.has_passed());
+        let late: Vec<ChildKey> = late.map(|(key, _)| *key).collect();
+        late.into_iter().for_each(|key| self.stop(key, Doom::Timeout));
+    }
+
+    /// Starts as many workers as there is work for.
+    fn hire(&mut self) {
+        while self.broken.is_none() && !self.terminating && self.workers.len() < self.shared.rules.workers {
+            let free = self.workers.values().filter(|worker| worker.is_free() && worker.channel.len() == 0).count();
+            if free >= self.waiting.len() {
+                return;
+            }
+            if let Err(error) = self.hire_one() {
+                // With others at work it may go better later; alone it will not.
+                if self.workers.is_empty() {
+                    self.give_up(error.to_string());
+                }
+                return;
+            }
+        }
+    }
+
+    fn hire_one(&mut self) -> Result<(), Error> {
+        let (channel, Ends { memory, tasks, results }) = Channel::new()?;
+        let bell = self.shared.bell.try_clone().map_err(|error| Error::io("dup", error))?;
+        let descriptors = [memory, tasks, results, bell].map(Descriptor::from);
+        let rules = &self.shared.rules;
+        let first = match &rules.first {
+            Some(first) => Some(first.copy()?),
+            None => None,
+        };
+        let setup: Setup = (descriptors, first, rules.memory_max);
+        let number = self.shared.next_worker();
+        let builder = Process::builder(worker::work, setup).name(format!("{}-{number}", rules.name));
+        let builder = builder.configure(|command| (rules.configure)(command)).daemon();
+        let Started { child, call, name, .. } = builder.start_plainly()?;
+        let id = child.id();
+        let key = self.set.insert(child)?;
+        let worker = Worker {
+            channel,
+            call,
+            name,
+            id,
+            done: 0,
+            mean: None,
+            arrival: Some(Deadline::after(ARRIVAL_MAX)),
+            deadline: Deadline::NEVER,
+            is_leaving: false,
+            doom: None,
+        };
+        self.workers.insert(key, worker);
+        Ok(())
+    }
+
+    /// Gives tasks to those who have the fewest. `was_quiet`: for a while nothing has come from anybody.
+    fn hand_out(&mut self, was_quiet: bool) {
+        if self.waiting.is_empty() {
+            self.share_out(was_quiet);
+        }
+        let rules = &self.shared.rules;
+        let free = self.workers.values().filter(|worker| worker.is_free());
+        let (count, with_them) = free.fold((0, 0), |(count, sum), worker| (count + 1, sum + worker.channel.len()));
+        // Nobody gets more than his share, though he would work it off: others would be idle.
+        let share = (self.waiting.len() + with_them).div_ceil(count.max(1));
+        for worker in self.workers.values_mut().filter(|worker| worker.is_free()) {
+            let most = worker.advance().min(worker.tasks_left(rules)).min(share);
+            while worker.channel.len() < most {
+                let Some(order) = self.waiting.pop_front() else { break };
+                if let Err(order) = grant(worker, order) {
+                    self.waiting.push_front(order);
+                    break;
+                }
+            }
+        }
+        for worker in self.workers.values().filter(|worker| worker.channel.len() > 0) {
+            worker.channel.wake();
+        }
+    }
+
+    /// Somebody has nothing to do, and elsewhere tasks lie ready: half of them are taken back.
+    fn share_out(&mut self, was_quiet: bool) {
+        if !self.workers.values().any(|worker| worker.is_free() && worker.channel.len() == 0) {
+            return;
+        }
+        let most = self.workers.values_mut().max_by_key(|worker| worker.channel.unbegun());
+        let Some(most) = most else { return };
+        let count = most.channel.unbegun();
+        // A few short tasks are done sooner than they are moved, unless the one before them takes long.
+        if count > 0 && (was_quiet || most.mean.unwrap_or_default() * count as u32 >= ADVANCE) {
+            give_back(most, count.div_ceil(2), &mut self.waiting);
+        }
+    }
+
+    /// Nothing is left to be done: tells the workers to go. True when all have gone.
+    fn dismiss_all(&mut self) -> bool {
+        if self.workers.values().any(|worker| worker.channel.tasks().flatten().next().is_some()) {
+            return false;
+        }
+        self.workers.values_mut().for_each(dismiss);
+        self.workers.is_empty()
+    }
+
+    /// Sleeps until something happens. True if nothing has.
+    fn sleep(&mut self) -> bool {
+        let mut deadline = Deadline::NEVER;
+        let (mut idle, mut ready) = (false, false);
+        for worker in self.workers.values() {
+            if worker.channel.ask_to_be_told(worker.arrival.is_none()) {
+                deadline = Deadline::now();
+            }
+            deadline = deadline.earlier(worker.deadline).earlier(worker.arrival.unwrap_or(Deadline::NEVER));
+            idle |= worker.is_free() && worker.channel.len() == 0;
+            ready |= worker.channel.unbegun() > 0;
+        }
+        if idle && ready {
+            deadline = deadline.earlier(Deadline::after(PATIENCE));
+        }
+        if !self.waiting.is_empty() && self.workers.len() < self.shared.rules.workers {
+            // A worker could not be started.
+            deadline = deadline.earlier(Deadline::after(PATIENCE * 50));
+        }
+        if !self.shared.fall_asleep() {
+            deadline = Deadline::now();
+        }
+        let mut ends = Vec::new();
+        let mut quiet = true;
+        let mut until = deadline;
+        loop {
+            match self.set.wait_any_deadline(until) {
+                Ok(Some(News::Exit { child, result })) => ends.push((child, result)),
+                Ok(Some(News::Readable(_))) => {
+                    // It is ours, and open.
+                    let _ = eventfd::silence(self.shared.bell.as_fd());
+                    quiet = false;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => {
+                    self.give_up(error.to_string());
+                    std::thread::sleep(PATIENCE);
+                    break;
+                }
+            }
+            until = Deadline::now();
+        }
+        self.shared.wake_up();
+        quiet &= ends.is_empty();
+        ends.into_iter().for_each(|(key, result)| self.bury(key, result));
+        quiet
+    }
+
+    /// A worker has ended.
+    fn bury(&mut self, key: ChildKey, result: Result<Output, Error>) {
+        let Some(mut worker) = self.workers.remove(&key) else { return };
+        let garbled = take_answers_of(&mut worker, &mut Vec::new(), &self.shared.rules).is_err();
+        let output = result.unwrap_or_else(Error::into_output);
+        let was_ready = worker.channel.is_ready();
+        let (name, id, doom, done) = (worker.name, worker.id, worker.doom, worker.done);
+        let (begun, rest) = worker.channel.into_rest();
+        for order in rest.into_iter().rev().flatten() {
+            self.waiting.push_front(order);
+        }
+        if !was_ready && doom.is_none() {
+            self.failed_beginnings += 1;
+            let why = outcome(&worker.call, output.status()).and_then(|result| {
+                let reason: Result<(), String> = crate::ipc::codec::decode(&result, Vec::new())?;
+                reason.map_err(Error::invalid)
+            });
+            let (kind, text) = match why {
+                Ok(()) => (ErrorKind::Status, output.status().to_string()),
+                Err(error) => (error.kind(), error.to_string()),
+            };
+            // What the program itself does wrong it does again.
+            if kind == ErrorKind::Panic || kind == ErrorKind::InvalidInput || self.failed_beginnings >= BEGINNINGS_MAX {
+                self.give_up(format!("{name} has ended before its first task: {text}"));
+            }
+        }
+        if let Some(Some(order)) = begun {
+            self.blame(order, doom, output, &format!("{name} (process {id})"), garbled);
+        } else if done == 0 && was_ready && doom.is_none() {
+            self.deaths += 1;
+            if self.deaths >= DEATHS_MAX {
+                self.give_up(format!("{DEATHS_MAX} workers in a row have died: {name} by {}", output.status()));
+            }
+        }
+    }
+
+    /// The worker has died in this task.
+    fn blame(&mut self, mut order: Order, doom: Option<Doom>, mut output: Output, who: &str, garbled: bool) {
+        if doom.is_none() && order.retries > 0 && !self.terminating {
+            order.retries -= 1;
+            self.waiting.push_front(order);
+            return;
+        }
+        output.command = format!("{who} in {}", order.function);
+        let error = match doom {
+            Some(Doom::Timeout) => {
+                let text = format!("not finished after {:?}", order.timeout.unwrap_or_default());
+                Error::new(ErrorKind::Timeout).detail(text)
+            }
+            Some(Doom::Cancelled) => cancelled(),
+            Some(Doom::Terminated) if !garbled => terminated(),
+            _ => Error::new(ErrorKind::Status).detail(format!("{} before the function had returned", output.status())),
+        };
+        tell(order.tell, Err(error.with_output(output)));
+    }
+
+    fn give_up(&mut self, why: String) {
+        self.broken.get_or_insert(why);
+    }
+}
+
+/// However the desk ends, nobody waits for ever.
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let with_workers = std::mem::take(&mut self.workers).into_values().flat_map(|worker| {
+            let (begun, rest) = worker.channel.into_rest();
+            begun.into_iter().chain(rest).flatten()
+        });
+        let left: Vec<Order> = with_workers.chain(std::mem::take(&mut self.waiting)).collect();
+        left.into_iter().for_each(|order| tell(order.tell, Err(terminated())));
+        self.set.stop_all();
+        // They are being stopped; the set waits for them when it is dropped.
+        let _ = self.set.wait_all_deadline(Deadline::after(Duration::from_secs(5)));
+        self.shared.end();
+    }
+}
+
+impl Worker {
+    /// Whether it takes tasks.
+    fn is_free(&self) -> bool {
+        !self.is_leaving && self.doom.is_none()
+    }
+
+    /// How many tasks it should have.
+    fn advance(&self) -> usize {
+        match self.mean {
+            None => 1,
+            Some(mean) => {
+                let fitting = ADVANCE.as_nanos() / mean.as_nanos().max(1);
+                1 + (fitting as usize).min(ADVANCE_MAX - 1)
+            }
+        }
+    }
+
+    /// How many tasks it may still have with it.
+    fn tasks_left(&self, rules: &Rules) -> usize {
+        let left = rules.tasks_max.map_or(u64::MAX, |max| max.saturating_sub(self.done));
+        usize::try_from(left).unwrap_or(usize::MAX)
+    }
+
+    /// The task that it is in, or comes to next, is another one.
+    fn begin_next(&mut self) {
+        let timeout = self.channel.tasks().next().and_then(|order| order.as_ref()?.timeout);
+        let counts = self.arrival.is_none() && self.doom.is_none();
+        self.deadline = if counts { timeout.into() } else { Deadline::NEVER };
+    }
+}
+
+fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>, rules: &Rules) -> std::io::Result<bool> {
+    let mut came = false;
+    if worker.arrival.is_some() && worker.channel.is_ready() {
+        worker.arrival = None;
+        worker.begin_next();
+        came = true;
+    }
+    while let Some(order) = worker.channel.next_result(bytes)? {
+        came = true;
+        let Some(order) = order else { continue };
+        worker.done += 1;
+        let result = Answer::read(bytes).and_then(|answer| {
+            worker.mean = Some(worker.mean.map_or(answer.took, |mean| (mean * 7 + answer.took) / 8));
+            if answer.is_large {
+                dismiss(worker);
+            }
+            answer.result
+        });
+        let (name, id, function) = (&worker.name, worker.id, order.function);
+        let result = result.map_err(|error| error.of_command(|| format!("{name} (process {id}) in {function}")));
+        tell(order.tell, result);
+        worker.begin_next();
+    }
+    if came && worker.is_free() && worker.tasks_left(rules) == 0 {
+        dismiss(worker);
+    }
+    Ok(came)
+}
+
+fn grant(worker: &mut Worker, order: Order) -> Result<(), Order> {
+    let is_first = worker.channel.len() == 0;
+    let bytes = order.bytes.clone();
+    match worker.channel.grant(Some(order), &bytes) {
+        Ok(()) => {
+            if is_first {
+                worker.begin_next();
+            }
+            Ok(())
+        }
+        // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing.
+        Err((Some(order), Some(error))) if is_first => {
+            tell(order.tell, Err(Error::io("write", error).detail("the arguments cannot be given to a worker")));
+            Ok(())
+        }
+        Err((Some(order), _)) => Err(order),
+        Err((None, _)) => Ok(()),
+    }
+}
+
+/// Tells a worker to go when it has done what it has.
+fn dismiss(worker: &mut Worker) {
+    if worker.is_free() && worker.channel.grant(None, QUIT).is_ok() {
+        worker.is_leaving = true;
+        worker.channel.wake();
+    }
+}
+
+/// Takes tasks back that the worker has not begun; in their order, before all others.
+fn give_back(worker: &mut Worker, count_max: usize, waiting: &mut VecDeque<Order>) {
+    let mut was_leaving = false;
+    for order in worker.channel.take_back(count_max) {
+        match order {
+            Some(order) => waiting.push_front(order),
+            None => was_leaving = true,
+        }
+    }
+    if was_leaving {
+        worker.is_leaving = false;
+        dismiss(worker);
+    }
+}
+
+/// The code of others is no reason to leave the desk.
+fn tell(tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>, result: Result<Vec<u8>, Error>) {
+    let _ = panic::catch_unwind(AssertUnwindSafe(|| tell(result)));
+}
+
+fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled).detail("cancelled")
+}
+
+fn terminated() -> Error {
+    Error::new(ErrorKind::Cancelled).detail("the pool was terminated")
+}
+
+fn broken(why: &str) -> Error {
+    Error::new(ErrorKind::Engine).detail(format!("the pool has no workers: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advance_follows_the_length_of_the_tasks() {
+        let (channel, _ends) = Channel::new().unwrap();
+        let call = Call::left_by_parent(crate::sys::shared::unsealed(c"test").unwrap());
+        let mut worker = Worker {
+            channel,
+            call,
+            name: String::new(),
+            id: 0,
+            done: 0,
+            mean: None,
+            arrival: Some(Deadline::after(ARRIVAL_MAX)),
+            deadline: Deadline::NEVER,
+            is_leaving: false,
+            doom: None,
+        };
+        let mut advance = |nanos: u64| {
+            worker.mean = Some(Duration::from_nanos(nanos));
+            worker.advance()
+        };
+        let found: Vec<usize> = [0, 100, 2_000, 20_000, 200_000, 300_000, 1_000_000_000].map(&mut advance).into();
+        assert_eq!(found, [128, 128, 101, 11, 2, 1, 1]);
+    }
+}

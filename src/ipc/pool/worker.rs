@@ -1,0 +1,117 @@
+//! What a worker of a pool does: one task after the other, until it is told to go. Decides what a task and a result look like in bytes.
+
+use super::channel::{Ends, WorkerChannel};
+use crate::error::{Error, ErrorKind, Panic};
+use crate::ipc::bootstrap;
+use crate::ipc::codec;
+use crate::ipc::function::Function;
+use crate::ipc::passing::Descriptor;
+use crate::sys::eventfd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
+use std::time::{Duration, Instant};
+
+/// What a worker gets as its argument: the memory, the files for long tasks and results, the bell of the pool; what it is to do first, with its arguments
+/// and the descriptors in them; and how much memory it may have.
+pub(super) type Setup = ([Descriptor; 4], Option<(u64, Vec<u8>, Vec<Descriptor>)>, Option<u64>);
+
+/// A task that is none: the worker is to end.
+pub(super) const QUIT: &[u8] = &[];
+
+/// A task in bytes.
+pub(super) fn task(function: Function, arguments: &[u8]) -> Vec<u8> {
+    [&function.place().to_le_bytes()[..], arguments].concat()
+}
+
+/// What comes back.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) result: Result<Vec<u8>, Error>,
+    /// How long the function took.
+    pub(super) took: Duration,
+    /// The worker has come to its limit of memory.
+    pub(super) is_large: bool,
+}
+
+const VALUE: u8 = 0;
+const PANIC: u8 = 1;
+const REFUSED: u8 = 2;
+const LARGE: u8 = 0x80;
+const HEAD: usize = 9;
+
+impl Answer {
+    /// Reads an answer. The bytes lose their head.
+    pub(super) fn read(bytes: &[u8]) -> Result<Answer, Error> {
+        let wrong = || Error::new(ErrorKind::Decode).detail("a worker has left no result but rubbish");
+        let (head, rest) = bytes.split_at_checked(HEAD).ok_or_else(wrong)?;
+        let [kind, nanos @ ..] = head else { return Err(wrong()) };
+        let nanos = nanos.try_into().map(u64::from_le_bytes).map_err(|_| wrong())?;
+        let result = match kind & !LARGE {
+            VALUE => Ok(rest.to_vec()),
+            PANIC => {
+                let (message, location, backtrace) = codec::decode::<(String, String, String)>(rest, Vec::new())?;
+                Err(Error::of_panic(Panic::new(message, location, backtrace)))
+            }
+            _ => Err(Error::invalid(String::from_utf8_lossy(rest).into_owned())),
+        };
+        Ok(Answer { result, took: Duration::from_nanos(nanos), is_large: kind & LARGE != 0 })
+    }
+
+    fn write(kind: u8, took: Duration, body: &[u8], bytes: &mut Vec<u8>) {
+        bytes.clear();
+        bytes.push(kind);
+        bytes.extend_from_slice(&(took.as_nanos() as u64).to_le_bytes());
+        bytes.extend_from_slice(body);
+    }
+}
+
+/// The function of a worker's process.
+pub(super) fn work((descriptors, first, memory_max): Setup) -> Result<(), String> {
+    let [memory, tasks, results, bell] = descriptors.map(Descriptor::into_owned_fd);
+    let channel = WorkerChannel::new(Ends { memory, tasks, results }).map_err(|error| error.to_string())?;
+    if let Some((place, arguments, descriptors)) = first {
+        let descriptors = descriptors.into_iter().map(Descriptor::into_owned_fd).collect();
+        Function::at(place).call(arguments, descriptors).map_err(|error| error.to_string())?;
+    }
+    if channel.say_ready() {
+        eventfd::ring(bell.as_fd()).map_err(|error| error.to_string())?;
+    }
+    serve(channel, bell, memory_max).map_err(|error| error.to_string())
+}
+
+fn serve(mut channel: WorkerChannel, bell: OwnedFd, memory_max: Option<u64>) -> std::io::Result<()> {
+    let (mut task, mut answer) = (Vec::new(), Vec::new());
+    loop {
+        channel.next_task(&mut task)?;
+        let Some((place, arguments)) = task.split_first_chunk::<8>() else { return Ok(()) };
+        let function = Function::at(u64::from_le_bytes(*place));
+        let begun = Instant::now();
+        // What a panicking function leaves half done is its own, or poisoned.
+        let called = panic::catch_unwind(AssertUnwindSafe(|| function.call(arguments.to_vec(), Vec::new())));
+        let took = begun.elapsed();
+        let (kind, body) = match called {
+            Ok(Ok(result)) => (VALUE, result),
+            Ok(Err(error)) => (REFUSED, error.to_string().into_bytes()),
+            Err(_) => (PANIC, account(&bootstrap::take_last_panic())),
+        };
+        let large = if memory_max.is_some_and(|max| memory_used() > max) { LARGE } else { 0 };
+        Answer::write(kind | large, took, &body, &mut answer);
+        if channel.leave_result(&answer)? {
+            eventfd::ring(bell.as_fd())?;
+        }
+    }
+}
+
+fn account(panic: &Panic) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // Three texts can always be written.
+    let _ = codec::encode_into(&(panic.message(), panic.location(), panic.backtrace()), &mut bytes);
+    bytes
+}
+
+/// How much memory this process has, as far as /proc says: the second number of statm, in pages.
+fn memory_used() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default();
+    pages * crate::sys::memory::page_size() as u64
+}

@@ -1,0 +1,341 @@
+//! Functions in a pool of processes: Python's verbs, and what becomes of tasks when workers die.
+
+use crate::support::alone;
+use procession::ipc::{Descriptor, ProcessPool, current};
+use procession::{ErrorKind, ExitStatus, Signal, Stdio};
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+fn square(number: u64) -> u64 {
+    number * number
+}
+
+/// Ends in the way that the number says.
+fn fail(number: u32) -> u32 {
+    match number {
+        0 => std::process::abort(),
+        1 => std::process::exit(7),
+        2 => panic!("two"),
+        number => number,
+    }
+}
+
+fn sleep(time: Duration) -> u32 {
+    std::thread::sleep(time);
+    std::process::id()
+}
+
+const FOREVER: Duration = Duration::from_secs(600);
+
+#[test]
+fn results_come_in_order_whatever_their_number() {
+    alone!({
+        let pool = ProcessPool::new(3).unwrap();
+        assert_eq!(pool.map(square, 0..20_000).unwrap(), (0..20_000).map(square).collect::<Vec<_>>());
+        let mut unordered: Vec<u64> = pool.imap_unordered(square, 0..1_000).collect::<Result<_, _>>().unwrap();
+        unordered.sort_unstable();
+        assert_eq!(unordered, (0..1_000).map(square).collect::<Vec<_>>());
+        assert_eq!(pool.map(square, []).unwrap(), []);
+        assert_eq!(pool.apply(|text: String| text.to_uppercase(), "different".into()).unwrap(), "DIFFERENT");
+        assert_eq!(pool.map(|(a, b): (i64, i64)| a - b, [(1, 2), (5, 3)]).unwrap(), [-1, 2]);
+    });
+}
+
+/// Long arguments and long results, more than anything between the processes could hold.
+#[test]
+fn any_size_goes_through() {
+    alone!({
+        let pool = ProcessPool::new(2).unwrap();
+        let texts = (0..40_usize).map(|number| "x".repeat(number * 50_000 + 8_000));
+        let reversed = |text: String| text.len() as u64;
+        let lengths = pool.map(reversed, texts.clone()).unwrap();
+        assert_eq!(lengths, texts.map(|text| text.len() as u64).collect::<Vec<_>>());
+        let long = pool.map(|length: usize| "y".repeat(length), (0..40).map(|number| number * 50_000)).unwrap();
+        assert!(long.iter().enumerate().all(|(number, text)| text.len() == number * 50_000));
+    });
+}
+
+#[test]
+fn both_workers_work() {
+    alone!({
+        let pool = ProcessPool::new(2).unwrap();
+        let place = |()| -> (String, u32) {
+            std::thread::sleep(Duration::from_millis(20));
+            (current().unwrap().name().to_owned(), std::process::id())
+        };
+        let mut places = pool.map(place, [(); 10]).unwrap();
+        places.sort();
+        places.dedup();
+        let names: Vec<&str> = places.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["Worker-1", "Worker-2"]);
+        assert!(places.iter().all(|(_, id)| *id != std::process::id()));
+    });
+}
+
+/// The death of a worker is the matter of the task that it was in.
+#[test]
+fn a_death_is_blamed_on_its_task_and_touches_no_other() {
+    alone!({
+        let builder = ProcessPool::builder().workers(2).configure(|command| command.stderr(Stdio::piped()));
+        let pool = builder.build().unwrap();
+        let results: Vec<_> =
+            pool.imap(fail, (0..300).map(|number| if number % 100 < 3 { number % 100 } else { 9 })).collect();
+        for (number, result) in results.into_iter().enumerate() {
+            let error = match (number % 100, result) {
+                (0..3, Err(error)) => error,
+                (3.., Ok(9)) => continue,
+                (number, result) => panic!("{number}: {result:?}"),
+            };
+            let text = error.to_string();
+            assert!(text.starts_with("Worker-") && text.contains("process_pool::fail"), "{text}");
+            match number % 100 {
+                0 => assert_eq!(error.output().status().signal(), Some(Signal::ABRT), "{text}"),
+                1 => assert_eq!(error.output().status(), ExitStatus::from_code(7), "{text}"),
+                _ => assert_eq!(error.panic().unwrap().message(), "two", "{text}"),
+            }
+        }
+    });
+}
+
+/// Killed from outside, idle and busy, again and again: every task is answered, and with retries every one is done.
+#[test]
+fn workers_that_are_killed_are_replaced() {
+    alone!({
+        let pool = ProcessPool::builder().workers(2).retries(50).build().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        let killer = std::thread::spawn(move || {
+            let mut killed = 0;
+            while receiver.recv_timeout(Duration::from_millis(3)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                killed += u32::from(kill_one_child());
+            }
+            killed
+        });
+        let task = |number: u64| {
+            std::thread::sleep(Duration::from_micros(number % 300));
+            square(number)
+        };
+        for _ in 0..5 {
+            assert_eq!(pool.map(task, 0..1_000).unwrap(), (0..1_000).map(square).collect::<Vec<_>>());
+        }
+        drop(sender);
+        let killed = killer.join().unwrap();
+        assert!(killed > 5, "{killed} killed");
+    });
+}
+
+/// The first child of this process that there is.
+fn kill_one_child() -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let Some(child) = children.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).next()
+    else {
+        return false;
+    };
+    // SAFETY: integer arguments; a child of ours.
+    unsafe { libc::kill(child.parse().unwrap(), libc::SIGKILL) == 0 }
+}
+
+#[test]
+fn a_timeout_stops_one_worker() {
+    alone!({
+        let pool = ProcessPool::builder().workers(2).timeout(Duration::from_millis(100)).build().unwrap();
+        let times = [Duration::ZERO, FOREVER, Duration::ZERO, Duration::from_millis(1)];
+        let results: Vec<_> = pool.imap(sleep, times).collect();
+        let late = results[1].as_ref().unwrap_err();
+        assert!(late.is_timeout() && late.to_string().contains("not finished after 100ms"), "{late}");
+        assert!([0, 2, 3].iter().all(|number| results[*number].is_ok()), "{results:?}");
+    });
+}
+
+#[test]
+fn cancelling_reaches_what_waits_and_what_runs() {
+    alone!({
+        let pool = ProcessPool::new(1).unwrap();
+        let running = pool.apply_async(sleep, FOREVER).unwrap();
+        let waiting = pool.apply_async(square, 3).unwrap();
+        let other = pool.apply_async(square, 4).unwrap();
+        waiting.cancel();
+        assert!(waiting.get().unwrap_err().is_cancelled());
+        assert!(!running.is_done() && !other.is_done());
+        running.cancel();
+        assert!(running.get().unwrap_err().is_cancelled());
+        assert_eq!(other.get().unwrap(), 16);
+        // An iteration that is left takes its tasks with it.
+        let mut endless = pool.imap(sleep, [Duration::ZERO, FOREVER]);
+        assert!(endless.next().unwrap().is_ok());
+        drop(endless);
+        assert_eq!(pool.apply(square, 5).unwrap(), 25);
+    });
+}
+
+/// A task that lies ready behind one that takes long goes to a worker that has nothing to do.
+#[test]
+fn nothing_waits_behind_a_long_task_while_somebody_is_idle() {
+    alone!({
+        let pool = ProcessPool::new(2).unwrap();
+        // Both know that tasks are short.
+        pool.map(square, 0..5_000).unwrap();
+        let nap = |number: u32| {
+            if number == 0 {
+                std::thread::sleep(FOREVER);
+            }
+            number
+        };
+        let mut results = pool.imap_unordered(nap, 0..100);
+        let rest: Vec<u32> = (1..100).map(|_| results.next().unwrap().unwrap()).collect();
+        assert_eq!(rest.len(), 99);
+        assert!(results.next_timeout(Duration::from_millis(1)).is_none() && !results.is_over());
+    });
+}
+
+#[test]
+fn the_initializer_comes_first_in_every_worker() {
+    alone!({
+        static BASE: AtomicU32 = AtomicU32::new(0);
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let first = |(base, log): (u32, Descriptor)| {
+            BASE.store(base, Ordering::Relaxed);
+            std::io::PipeWriter::from(log.into_owned_fd()).write_all(b"begun\n").unwrap();
+        };
+        let builder = ProcessPool::builder().workers(2).tasks_per_worker(3);
+        let pool = builder.initializer(first, (100, Descriptor::from(writer))).build().unwrap();
+        let results =
+            pool.map(|number: u32| (BASE.load(Ordering::Relaxed) + number, std::process::id()), 0..12).unwrap();
+        assert!(results.iter().enumerate().all(|(number, (sum, _))| *sum == 100 + number as u32));
+        let mut workers: Vec<u32> = results.iter().map(|(_, id)| *id).collect();
+        workers.sort_unstable();
+        assert!(workers.chunk_by(|one, two| one == two).all(|tasks| tasks.len() <= 3), "{workers:?}");
+        drop(pool);
+        let mut log = String::new();
+        reader.read_to_string(&mut log).unwrap();
+        assert!(log.lines().count() >= 4, "{log}");
+    });
+}
+
+/// An initializer that fails would fail for ever: the pool says so instead.
+#[test]
+fn a_pool_without_a_beginning_is_broken() {
+    alone!({
+        for (how, words) in [(2, "panicked at tests/it/process_pool.rs"), (1, "exit status: 7"), (0, "signal: 6")] {
+            let builder = ProcessPool::builder().workers(2).configure(|command| command.stderr(Stdio::null()));
+            let pool = builder.initializer(|how: u32| drop(fail(how)), how).build().unwrap();
+            let error = pool.map(square, 0..10).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Engine);
+            assert!(
+                error.to_string().contains("before its first task") && error.to_string().contains(words),
+                "{error}"
+            );
+            assert_eq!(pool.apply(square, 1).unwrap_err().kind(), ErrorKind::Engine);
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_grows_is_replaced() {
+    alone!({
+        let pool = ProcessPool::builder().workers(1).memory_per_worker(64 << 20).build().unwrap();
+        let grow = |bytes: usize| -> u32 {
+            std::mem::forget(vec![1_u8; bytes]);
+            std::process::id()
+        };
+        let workers = pool.map(grow, [1, 1, 80 << 20, 1, 1]).unwrap();
+        assert!(workers[0] == workers[1] && workers[1] == workers[2]);
+        assert!(workers[2] != workers[3] && workers[3] == workers[4]);
+    });
+}
+
+#[test]
+fn closing_terminating_and_joining() {
+    alone!({
+        let pool = ProcessPool::new(2).unwrap();
+        assert!(pool.join().unwrap_err().is_invalid_input());
+        let last = pool.apply_async(sleep, Duration::from_millis(50)).unwrap();
+        pool.close();
+        assert!(pool.apply(square, 1).unwrap_err().is_invalid_input());
+        pool.join().unwrap();
+        assert!(last.is_done() && last.get().is_ok());
+
+        let pool = ProcessPool::new(1).unwrap();
+        let tasks: Vec<_> = (0..3).map(|_| pool.apply_async(sleep, FOREVER).unwrap()).collect();
+        assert!(!tasks[0].wait_timeout(Duration::from_millis(20)));
+        pool.close();
+        assert!(pool.join_timeout(Duration::from_millis(20)).unwrap_err().is_timeout());
+        pool.terminate();
+        pool.join().unwrap();
+        for task in tasks {
+            let error = task.get().unwrap_err();
+            assert!(error.is_cancelled() && error.to_string().contains("the pool was terminated"), "{error}");
+        }
+        // An endless input ends with the pool.
+        let pool = ProcessPool::new(1).unwrap();
+        let mut results = pool.imap(square, 0..);
+        assert_eq!(results.next().unwrap().unwrap(), 0);
+        pool.terminate();
+        assert!(results.by_ref().take(100_000).count() < 100_000);
+        assert!(results.is_over());
+    });
+}
+
+/// Callbacks are called once, also those that panic, and the pool goes on.
+#[test]
+fn callbacks_get_every_result() {
+    alone!({
+        let pool = ProcessPool::new(2).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        for number in 0..10 {
+            let sender = sender.clone();
+            let callback = move |result: Result<u64, procession::Error>| {
+                sender.send(result.unwrap()).unwrap();
+                assert!(number % 2 == 0, "on purpose");
+            };
+            pool.apply_async_with(square, number, callback).unwrap();
+        }
+        let mut squares: Vec<u64> = receiver.iter().take(10).collect();
+        squares.sort_unstable();
+        assert_eq!(squares, (0..10).map(square).collect::<Vec<_>>());
+    });
+}
+
+/// The input is read a bounded number of items ahead.
+#[test]
+fn an_endless_input_is_taken_as_results_are() {
+    alone!({
+        let pool = ProcessPool::builder().workers(2).look_ahead(10).build().unwrap();
+        static TAKEN: AtomicU32 = AtomicU32::new(0);
+        let items = (0_u64..).inspect(|_| drop(TAKEN.fetch_add(1, Ordering::Relaxed)));
+        for (number, result) in pool.imap(square, items).take(1_000).enumerate() {
+            assert_eq!(result.unwrap(), square(number as u64));
+            assert!(TAKEN.load(Ordering::Relaxed) <= number as u32 + 11);
+        }
+    });
+}
+
+#[test]
+fn wrong_requests_are_refused() {
+    alone!({
+        assert!(ProcessPool::new(0).unwrap_err().is_invalid_input());
+        assert!(ProcessPool::builder().tasks_per_worker(0).build().unwrap_err().is_invalid_input());
+        let pool = ProcessPool::new(1).unwrap();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let error = pool.apply(|_: Descriptor| (), Descriptor::from(reader)).unwrap_err();
+        assert!(error.to_string().contains("a descriptor can only be an argument of a process"), "{error}");
+    });
+}
+
+/// A pool that is dropped in the middle of its work leaves nothing behind, at any moment.
+#[test]
+fn dropping_stops_everything() {
+    alone!({
+        for wait in 0..20 {
+            let pool = ProcessPool::new(3).unwrap();
+            let tasks: Vec<_> = (0..10).map(|_| pool.apply_async(sleep, FOREVER).unwrap()).collect();
+            std::thread::sleep(Duration::from_micros(wait * wait * 20));
+            let begun = Instant::now();
+            drop(pool);
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            assert!(tasks.into_iter().all(|task| task.get().unwrap_err().is_cancelled()));
+        }
+    });
+}
