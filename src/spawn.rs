@@ -362,7 +362,7 @@ fn birth(route: SpawnRoute, plan: &Plan, bound: &Bound, hooks: &[Hook]) -> Resul
     let _no_writer = FENCE.read().unwrap_or_else(PoisonError::into_inner);
     let cgroup = bound.cgroup.as_ref().map(AsRawFd::as_raw_fd);
     let dies_with_thread = bound.steps.iter().any(|step| matches!(step, Step::ParentDeathSignal { .. }));
-    if !dies_with_thread || nursery::is_main_thread() {
+    if !dies_with_thread || nursery::is_long_lived() {
         return birth_here(route, plan, &bound.steps, cgroup, hooks);
     }
     // The descriptors that the steps name stay open, because this thread waits.
@@ -461,13 +461,29 @@ pub struct SpawnFence {
 
 /// A thread that lives as long as the process. The kernel sends the parent death signal when the *thread* that made the child
 /// ends, so children that want it are born here, unless the caller is the main thread.
-mod nursery {
+pub(crate) mod nursery {
+    use std::cell::Cell;
     use std::sync::mpsc::{Sender, channel, sync_channel};
     use std::sync::{Mutex, OnceLock, PoisonError};
 
     type Task = Box<dyn FnOnce() + Send>;
 
-    pub(super) fn is_main_thread() -> bool {
+    thread_local! {
+        static OUTLIVES_CHILDREN: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Whether the thread lives as long as the process, or as its children.
+    pub(super) fn is_long_lived() -> bool {
+        OUTLIVES_CHILDREN.get() || is_main_thread()
+    }
+
+    /// From now on the children of this thread that want the death signal get it when this thread ends.
+    #[cfg_attr(not(all(feature = "ipc", target_os = "linux")), allow(dead_code))]
+    pub(crate) fn outlive_children() {
+        OUTLIVES_CHILDREN.set(true);
+    }
+
+    fn is_main_thread() -> bool {
         #[cfg(target_os = "linux")]
         return nix::unistd::gettid() == nix::unistd::getpid();
         // Elsewhere there is no such signal.

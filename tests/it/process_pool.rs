@@ -37,7 +37,7 @@ fn results_come_in_order_whatever_their_number() {
         let mut unordered: Vec<u64> = pool.imap_unordered(square, 0..1_000).collect::<Result<_, _>>().unwrap();
         unordered.sort_unstable();
         assert_eq!(unordered, (0..1_000).map(square).collect::<Vec<_>>());
-        assert_eq!(pool.map(square, []).unwrap(), []);
+        assert!(pool.map(square, []).unwrap().is_empty());
         assert_eq!(pool.apply(|text: String| text.to_uppercase(), "different".into()).unwrap(), "DIFFERENT");
         assert_eq!(pool.map(|(a, b): (i64, i64)| a - b, [(1, 2), (5, 3)]).unwrap(), [-1, 2]);
     });
@@ -103,11 +103,11 @@ fn a_death_is_blamed_on_its_task_and_touches_no_other() {
 #[test]
 fn workers_that_are_killed_are_replaced() {
     alone!({
-        let pool = ProcessPool::builder().workers(2).retries(50).build().unwrap();
-        let (sender, receiver) = mpsc::channel();
+        let pool = ProcessPool::builder().workers(2).retries(1_000).build().unwrap();
+        let (sender, receiver) = mpsc::channel::<()>();
         let killer = std::thread::spawn(move || {
             let mut killed = 0;
-            while receiver.recv_timeout(Duration::from_millis(3)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            while receiver.recv_timeout(Duration::from_millis(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
                 killed += u32::from(kill_one_child());
             }
             killed
@@ -218,7 +218,8 @@ fn the_initializer_comes_first_in_every_worker() {
 #[test]
 fn a_pool_without_a_beginning_is_broken() {
     alone!({
-        for (how, words) in [(2, "panicked at tests/it/process_pool.rs"), (1, "exit status: 7"), (0, "signal: 6")] {
+        for (how, words) in [(2, "panicked at tests/it/process_pool.rs"), (1, "exit status: 7"), (0, "signal: SIGABRT")]
+        {
             let builder = ProcessPool::builder().workers(2).configure(|command| command.stderr(Stdio::null()));
             let pool = builder.initializer(|how: u32| drop(fail(how)), how).build().unwrap();
             let error = pool.map(square, 0..10).unwrap_err();

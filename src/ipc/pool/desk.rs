@@ -4,16 +4,19 @@
 //! A worker with short tasks has some in advance, so that it need not wait for this thread after each; as many as it works off in [`ADVANCE`]. They are
 //! not lost to it: as long as it has not begun one it can be taken back, for a worker that has nothing to do, or because this one has died.
 
+use super::Shared;
 use super::channel::{Channel, Ends};
 use super::worker::{self, Answer, QUIT, Setup};
-use super::{Rules, Shared};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::ipc::call::{Call, State};
+use crate::ipc::codec;
 use crate::ipc::passing::Descriptor;
 use crate::ipc::process::{ARRIVAL_MAX, Process, Started, outcome};
 use crate::output::Output;
 use crate::set::{ChildKey, ChildSet, News};
+use crate::signal::Signal;
+use crate::status::ExitStatus;
 use crate::sys::eventfd;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
@@ -27,9 +30,9 @@ const ADVANCE: Duration = Duration::from_micros(200);
 const ADVANCE_MAX: usize = 128;
 /// When somebody has nothing to do, tasks that lie ready elsewhere are looked at again after this time.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// So many workers in a row may end before they come to their first task; then no further one will.
+/// So many workers in a row may end by themselves before they come to their first task; then no further one will come to it.
 const BEGINNINGS_MAX: u32 = 3;
-/// So many workers in a row may die without having ended a task.
+/// So many in a row may be killed without having ended a task.
 const DEATHS_MAX: u32 = 64;
 
 /// A task, and who waits for it.
@@ -119,8 +122,10 @@ impl Desk {
             }
             let came = self.take_answers(&mut bytes);
             self.look_at_deadlines();
+            self.answer_for_good();
             self.hire();
             self.hand_out(was_quiet && !came);
+            self.answer_for_good();
             if closed && self.waiting.is_empty() && self.dismiss_all() {
                 break;
             }
@@ -138,19 +143,22 @@ impl Desk {
                 Message::CancelGroup(group) => self.cancel(|order| order.group == group),
             }
         }
-        if let Some(why) = self.broken.clone() {
-            for order in std::mem::take(&mut self.waiting) {
-                tell(order.tell, Err(broken(&why)));
-            }
-        }
         (closed, terminated)
+    }
+
+    /// Nobody will do what waits.
+    fn answer_for_good(&mut self) {
+        if self.broken.is_none() && !self.terminating {
+            return;
+        }
+        for order in std::mem::take(&mut self.waiting) {
+            let error = self.broken.as_deref().map_or_else(terminated, broken);
+            tell(order.tell, Err(error));
+        }
     }
 
     fn terminate(&mut self) {
         self.terminating = true;
-        for order in std::mem::take(&mut self.waiting) {
-            tell(order.tell, Err(terminated()));
-        }
         let keys: Vec<ChildKey> = self.workers.keys().copied().collect();
         keys.into_iter().for_each(|key| self.stop(key, Doom::Terminated));
     }
@@ -189,7 +197,7 @@ impl Desk {
         let mut came = false;
         let mut garbled = Vec::new();
         for (key, worker) in &mut self.workers {
-            came |= take_answers_of(worker, bytes, &self.shared.rules).unwrap_or_else(|_| {
+            came |= take_answers_of(worker, bytes).unwrap_or_else(|_| {
                 garbled.push(*key);
                 true
             });
@@ -243,10 +251,10 @@ impl Desk {
             Some(first) => Some(first.copy()?),
             None => None,
         };
-        let setup: Setup = (descriptors, first, rules.memory_max);
+        let setup: Setup = (descriptors, first, rules.tasks_max, rules.memory_max);
         let number = self.shared.next_worker();
         let builder = Process::builder(worker::work, setup).name(format!("{}-{number}", rules.name));
-        let builder = builder.configure(|command| (rules.configure)(command)).daemon();
+        let builder = builder.configure(|command| rules.configured(command)).daemon();
         let Started { child, call, name, .. } = builder.start_plainly()?;
         let id = child.id();
         let key = self.set.insert(child)?;
@@ -271,13 +279,12 @@ impl Desk {
         if self.waiting.is_empty() {
             self.share_out(was_quiet);
         }
-        let rules = &self.shared.rules;
         let free = self.workers.values().filter(|worker| worker.is_free());
         let (count, with_them) = free.fold((0, 0), |(count, sum), worker| (count + 1, sum + worker.channel.len()));
         // Nobody gets more than his share, though he would work it off: others would be idle.
         let share = (self.waiting.len() + with_them).div_ceil(count.max(1));
         for worker in self.workers.values_mut().filter(|worker| worker.is_free()) {
-            let most = worker.advance().min(worker.tasks_left(rules)).min(share);
+            let most = worker.advance().min(share);
             while worker.channel.len() < most {
                 let Some(order) = self.waiting.pop_front() else { break };
                 if let Err(order) = grant(worker, order) {
@@ -366,7 +373,7 @@ impl Desk {
     /// A worker has ended.
     fn bury(&mut self, key: ChildKey, result: Result<Output, Error>) {
         let Some(mut worker) = self.workers.remove(&key) else { return };
-        let garbled = take_answers_of(&mut worker, &mut Vec::new(), &self.shared.rules).is_err();
+        let garbled = take_answers_of(&mut worker, &mut Vec::new()).is_err();
         let output = result.unwrap_or_else(Error::into_output);
         let was_ready = worker.channel.is_ready();
         let (name, id, doom, done) = (worker.name, worker.id, worker.doom, worker.done);
@@ -374,28 +381,36 @@ impl Desk {
         for order in rest.into_iter().rev().flatten() {
             self.waiting.push_front(order);
         }
-        if !was_ready && doom.is_none() {
-            self.failed_beginnings += 1;
-            let why = outcome(&worker.call, output.status()).and_then(|result| {
-                let reason: Result<(), String> = crate::ipc::codec::decode(&result, Vec::new())?;
-                reason.map_err(Error::invalid)
-            });
-            let (kind, text) = match why {
-                Ok(()) => (ErrorKind::Status, output.status().to_string()),
-                Err(error) => (error.kind(), error.to_string()),
-            };
-            // What the program itself does wrong it does again.
-            if kind == ErrorKind::Panic || kind == ErrorKind::InvalidInput || self.failed_beginnings >= BEGINNINGS_MAX {
-                self.give_up(format!("{name} has ended before its first task: {text}"));
-            }
+        if doom.is_none() && done == 0 {
+            self.note_early_end(&worker.call, &name, was_ready, output.status());
         }
         if let Some(Some(order)) = begun {
             self.blame(order, doom, output, &format!("{name} (process {id})"), garbled);
-        } else if done == 0 && was_ready && doom.is_none() {
-            self.deaths += 1;
-            if self.deaths >= DEATHS_MAX {
-                self.give_up(format!("{DEATHS_MAX} workers in a row have died: {name} by {}", output.status()));
-            }
+        }
+    }
+
+    /// A worker has ended before it had ended a task. That may go on for ever.
+    fn note_early_end(&mut self, call: &Call, name: &str, was_ready: bool, status: ExitStatus) {
+        self.deaths += 1;
+        if self.deaths >= DEATHS_MAX {
+            self.give_up(format!(
+                "{DEATHS_MAX} workers in a row have ended before they had ended a task, {name} by {status}"
+            ));
+        }
+        // Somebody has killed it, or it is its task that has ended it.
+        if was_ready || matches!(status.signal(), Some(Signal::KILL | Signal::TERM)) {
+            return;
+        }
+        self.failed_beginnings += 1;
+        let why = outcome(call, status).and_then(|result| codec::decode::<Result<(), String>>(&result, Vec::new()));
+        let (kind, text) = match why {
+            Ok(Ok(())) => (ErrorKind::Status, status.to_string()),
+            Ok(Err(reason)) => (ErrorKind::InvalidInput, reason),
+            Err(error) => (error.kind(), error.to_string()),
+        };
+        // What the program itself does wrong it does again.
+        if kind == ErrorKind::Panic || kind == ErrorKind::InvalidInput || self.failed_beginnings >= BEGINNINGS_MAX {
+            self.give_up(format!("{name} has ended before its first task: {text}"));
         }
     }
 
@@ -457,12 +472,6 @@ impl Worker {
         }
     }
 
-    /// How many tasks it may still have with it.
-    fn tasks_left(&self, rules: &Rules) -> usize {
-        let left = rules.tasks_max.map_or(u64::MAX, |max| max.saturating_sub(self.done));
-        usize::try_from(left).unwrap_or(usize::MAX)
-    }
-
     /// The task that it is in, or comes to next, is another one.
     fn begin_next(&mut self) {
         let timeout = self.channel.tasks().next().and_then(|order| order.as_ref()?.timeout);
@@ -471,7 +480,7 @@ impl Worker {
     }
 }
 
-fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>, rules: &Rules) -> std::io::Result<bool> {
+fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>) -> std::io::Result<bool> {
     let mut came = false;
     if worker.arrival.is_some() && worker.channel.is_ready() {
         worker.arrival = None;
@@ -484,18 +493,12 @@ fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>, rules: &Rules) -> s
         worker.done += 1;
         let result = Answer::read(bytes).and_then(|answer| {
             worker.mean = Some(worker.mean.map_or(answer.took, |mean| (mean * 7 + answer.took) / 8));
-            if answer.is_large {
-                dismiss(worker);
-            }
             answer.result
         });
         let (name, id, function) = (&worker.name, worker.id, order.function);
         let result = result.map_err(|error| error.of_command(|| format!("{name} (process {id}) in {function}")));
         tell(order.tell, result);
         worker.begin_next();
-    }
-    if came && worker.is_free() && worker.tasks_left(rules) == 0 {
-        dismiss(worker);
     }
     Ok(came)
 }

@@ -14,6 +14,7 @@ use super::passing::Descriptor;
 use crate::command::{Command, Overflow, Target};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::spawn::nursery;
 use crate::sys::eventfd;
 use desk::{Desk, Message, Order};
 use results::Slot;
@@ -83,6 +84,17 @@ struct Rules {
     configure: Box<dyn Fn(Command) -> Command + Send + Sync>,
 }
 
+impl Rules {
+    /// The command of a worker. Unless the user has said where standard error goes, it goes where ours does, and the end is kept.
+    fn configured(&self, command: Command) -> Command {
+        let command = (self.configure)(command);
+        if command.streams.last().is_some_and(Option::is_some) {
+            return command;
+        }
+        command.tee_stderr(Target::stderr()).capture_limit_stderr(STDERR_MAX, Overflow::Tail)
+    }
+}
+
 /// What each worker does before its first task.
 struct First {
     function: Function,
@@ -113,6 +125,8 @@ struct Shared {
 #[derive(Default)]
 struct Inbox {
     messages: Vec<Message>,
+    /// Something was said since the desk has looked.
+    changed: bool,
     desk_sleeps: bool,
     closed: bool,
     terminated: bool,
@@ -140,9 +154,7 @@ impl ProcessPool {
             timeout: None,
             retries: 0,
             look_ahead: None,
-            configure: Box::new(|command| {
-                command.tee_stderr(Target::stderr()).capture_limit_stderr(STDERR_MAX, Overflow::Tail)
-            }),
+            configure: Box::new(|command| command),
         };
         ProcessPoolBuilder { rules, first: Ok(None) }
     }
@@ -346,6 +358,7 @@ impl Shared {
     fn change(&self, to: impl FnOnce(&mut Inbox)) {
         let mut inbox = self.inbox();
         to(&mut inbox);
+        inbox.changed = true;
         if std::mem::take(&mut inbox.desk_sleeps) {
             drop(inbox);
             // A descriptor of our own, that is open.
@@ -365,13 +378,14 @@ impl Shared {
     /// For the desk: what there is, and whether the pool was closed and terminated.
     fn take_messages(&self) -> (Vec<Message>, bool, bool) {
         let mut inbox = self.inbox();
+        inbox.changed = false;
         (std::mem::take(&mut inbox.messages), inbox.closed, inbox.terminated)
     }
 
     /// For the desk: from now on it must be rung for. False if there is something already.
     fn fall_asleep(&self) -> bool {
         let mut inbox = self.inbox();
-        inbox.desk_sleeps = inbox.messages.is_empty();
+        inbox.desk_sleeps = !inbox.changed;
         inbox.desk_sleeps
     }
 
@@ -503,6 +517,8 @@ impl ProcessPoolBuilder {
         let (sender, receiver) = std::sync::mpsc::channel();
         let run = move || {
             desks.inbox().desk = Some(thread::current().id());
+            // The desk ends when its workers have, and should it die, so shall they.
+            nursery::outlive_children();
             match Desk::new(Arc::clone(&desks)) {
                 Ok(desk) => {
                     // Who waits for it waits for this word only.

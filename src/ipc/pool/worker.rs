@@ -12,8 +12,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 /// What a worker gets as its argument: the memory, the files for long tasks and results, the bell of the pool; what it is to do first, with its arguments
-/// and the descriptors in them; and how much memory it may have.
-pub(super) type Setup = ([Descriptor; 4], Option<(u64, Vec<u8>, Vec<Descriptor>)>, Option<u64>);
+/// and the descriptors in them; how many tasks it may do; and how much memory it may have.
+pub(super) type Setup = ([Descriptor; 4], Option<(u64, Vec<u8>, Vec<Descriptor>)>, Option<u64>, Option<u64>);
 
 /// A task that is none: the worker is to end.
 pub(super) const QUIT: &[u8] = &[];
@@ -29,24 +29,21 @@ pub(super) struct Answer {
     pub(super) result: Result<Vec<u8>, Error>,
     /// How long the function took.
     pub(super) took: Duration,
-    /// The worker has come to its limit of memory.
-    pub(super) is_large: bool,
 }
 
 const VALUE: u8 = 0;
 const PANIC: u8 = 1;
 const REFUSED: u8 = 2;
-const LARGE: u8 = 0x80;
 const HEAD: usize = 9;
 
 impl Answer {
     /// Reads an answer. The bytes lose their head.
     pub(super) fn read(bytes: &[u8]) -> Result<Answer, Error> {
         let wrong = || Error::new(ErrorKind::Decode).detail("a worker has left no result but rubbish");
-        let (head, rest) = bytes.split_at_checked(HEAD).ok_or_else(wrong)?;
-        let [kind, nanos @ ..] = head else { return Err(wrong()) };
-        let nanos = nanos.try_into().map(u64::from_le_bytes).map_err(|_| wrong())?;
-        let result = match kind & !LARGE {
+        let (head, rest) = bytes.split_first_chunk::<HEAD>().ok_or_else(wrong)?;
+        let [kind, nanos @ ..] = *head;
+        let nanos = u64::from_le_bytes(nanos);
+        let result = match kind {
             VALUE => Ok(rest.to_vec()),
             PANIC => {
                 let (message, location, backtrace) = codec::decode::<(String, String, String)>(rest, Vec::new())?;
@@ -54,7 +51,7 @@ impl Answer {
             }
             _ => Err(Error::invalid(String::from_utf8_lossy(rest).into_owned())),
         };
-        Ok(Answer { result, took: Duration::from_nanos(nanos), is_large: kind & LARGE != 0 })
+        Ok(Answer { result, took: Duration::from_nanos(nanos) })
     }
 
     fn write(kind: u8, took: Duration, body: &[u8], bytes: &mut Vec<u8>) {
@@ -66,7 +63,7 @@ impl Answer {
 }
 
 /// The function of a worker's process.
-pub(super) fn work((descriptors, first, memory_max): Setup) -> Result<(), String> {
+pub(super) fn work((descriptors, first, tasks_max, memory_max): Setup) -> Result<(), String> {
     let [memory, tasks, results, bell] = descriptors.map(Descriptor::into_owned_fd);
     let channel = WorkerChannel::new(Ends { memory, tasks, results }).map_err(|error| error.to_string())?;
     if let Some((place, arguments, descriptors)) = first {
@@ -76,12 +73,19 @@ pub(super) fn work((descriptors, first, memory_max): Setup) -> Result<(), String
     if channel.say_ready() {
         eventfd::ring(bell.as_fd()).map_err(|error| error.to_string())?;
     }
-    serve(channel, bell, memory_max).map_err(|error| error.to_string())
+    serve(channel, bell, tasks_max, memory_max).map_err(|error| error.to_string())
 }
 
-fn serve(mut channel: WorkerChannel, bell: OwnedFd, memory_max: Option<u64>) -> std::io::Result<()> {
+/// One task after the other, until there have been enough. What was granted to it beyond that goes to others.
+fn serve(
+    mut channel: WorkerChannel,
+    bell: OwnedFd,
+    tasks_max: Option<u64>,
+    memory_max: Option<u64>,
+) -> std::io::Result<()> {
     let (mut task, mut answer) = (Vec::new(), Vec::new());
-    loop {
+    let mut done = 0;
+    while tasks_max.is_none_or(|max| done < max) && memory_max.is_none_or(|max| memory_used() <= max) {
         channel.next_task(&mut task)?;
         let Some((place, arguments)) = task.split_first_chunk::<8>() else { return Ok(()) };
         let function = Function::at(u64::from_le_bytes(*place));
@@ -94,12 +98,13 @@ fn serve(mut channel: WorkerChannel, bell: OwnedFd, memory_max: Option<u64>) -> 
             Ok(Err(error)) => (REFUSED, error.to_string().into_bytes()),
             Err(_) => (PANIC, account(&bootstrap::take_last_panic())),
         };
-        let large = if memory_max.is_some_and(|max| memory_used() > max) { LARGE } else { 0 };
-        Answer::write(kind | large, took, &body, &mut answer);
+        Answer::write(kind, took, &body, &mut answer);
         if channel.leave_result(&answer)? {
             eventfd::ring(bell.as_fd())?;
         }
+        done += 1;
     }
+    Ok(())
 }
 
 fn account(panic: &Panic) -> Vec<u8> {
