@@ -103,6 +103,6 @@ fn a_run_asks_for_memory_a_few_times() {
     command.output().unwrap();
     let calls = calls() - before;
     eprintln!("{calls} times");
-    let most = if SpawnRoute::current() == SpawnRoute::Portable { 72 } else { 46 };
+    let most = if SpawnRoute::current() == SpawnRoute::Portable { 76 } else { 50 };
     assert!(calls <= most, "{calls} times");
 }

@@ -77,9 +77,8 @@ pub(super) struct Spill {
     pub(super) written: u64,
 }
 
-/// The first read wants little memory, because most children say little and there may be thousands of them. Later ones want as much as
-/// has been read, and a turn ends after this much.
-pub(super) const READ_FIRST: usize = 4 * 1024;
+/// Most children say little, and there may be thousands of them: what is read first is read into memory for the moment, and as much as
+/// came is kept. Later reads want as much as has been read, and a turn ends after this much.
 pub(super) const READ_MIN: usize = 16 * 1024;
 pub(super) const READ_MAX: usize = 1024 * 1024;
 /// What is not kept is read into the same memory again, which should fit a cache.
@@ -94,7 +93,7 @@ impl Default for Kept {
             head: Vec::new(),
             tail: Vec::new(),
             unread: 0,
-            read_max: READ_FIRST,
+            read_max: READ_MIN,
             total: 0,
             dropped: 0,
             dropped_first: false,
@@ -327,6 +326,30 @@ impl Sink {
     }
 }
 
+/// Reads so much, or a little more, but not more than there is room for. Says how many bytes came, and how many could have come.
+fn read_some(
+    to: &mut Vec<u8>,
+    wanted: usize,
+    room: usize,
+    read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
+) -> io::Result<(usize, usize)> {
+    let spare = to.capacity() - to.len();
+    if wanted > READ_MIN || spare >= wanted.min(room) {
+        to.reserve(wanted.min(room));
+        let most = (to.capacity() - to.len()).min(READ_MAX).min(room);
+        return Ok((read(to, most)?, most));
+    }
+    let most = wanted.min(room);
+    let mut piece = Vec::with_capacity(most);
+    let count = read(&mut piece, most)?;
+    if to.capacity() == 0 && count * 2 > most {
+        *to = piece;
+    } else {
+        to.extend_from_slice(&piece);
+    }
+    Ok((count, most))
+}
+
 impl Kept {
     /// What somebody has taken is not kept any more.
     fn drop_taken(&mut self) {
@@ -371,13 +394,7 @@ impl Kept {
         let (room, live) = (head_max.saturating_sub(self.head.len()), rule == Rule::Live);
         if room > 0 {
             let before = self.head.len();
-            if self.head.capacity() == 0 {
-                self.head.reserve_exact(READ_FIRST.min(room));
-            } else if self.head.capacity() - before < before.clamp(1, READ_MAX).min(room) {
-                self.head.reserve(before.clamp(READ_MIN, READ_MAX).min(room));
-            }
-            let most = (self.head.capacity() - before).min(READ_MAX).min(room);
-            let count = read(&mut self.head, most)?;
+            let (count, most) = read_some(&mut self.head, before.clamp(READ_MIN, READ_MAX), room, read)?;
             self.dropped += self.skip_half(before, false, live) as u64;
             return Ok((count, count == most));
         }
@@ -386,9 +403,8 @@ impl Kept {
         if self.tail.len() > self.unread.max(tail_max).saturating_mul(2).max(READ_MIN) {
             self.trim(tail_max, shown);
         }
-        let (before, most) = (self.tail.len(), self.read_max);
-        self.tail.reserve(most);
-        let count = read(&mut self.tail, most)?;
+        let before = self.tail.len();
+        let (count, most) = read_some(&mut self.tail, self.read_max, self.read_max, read)?;
         let skipped = self.skip_half(before, true, live);
         if count == most {
             self.read_max = (count * 4).min(TAIL_READ_MAX);
