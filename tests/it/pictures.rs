@@ -274,7 +274,9 @@ mod timeline {
 
             // The bars: five tasks ran, one of them twice.
             let label = browser.text(&format!("{CHART}.getAttribute('aria-label')"));
-            assert!(label.starts_with("Timeline: 6 bars in 3 slots, "), "{label}");
+            // How many of the three slots were needed is a matter of time.
+            let slots = label.strip_prefix("Timeline: 6 bars in ").and_then(|rest| rest.split_once(" slots, "));
+            assert!(slots.is_some_and(|(slots, _)| ["2", "3"].contains(&slots)), "{label}");
             assert_eq!(drawn(&mut browser), "6");
             let colors = format!(
                 "new Set(new Uint32Array({CHART}.getContext('2d').getImageData(0, 0, {CHART}.width, {CHART}.height).data.buffer)).size"

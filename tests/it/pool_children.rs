@@ -410,9 +410,9 @@ fn an_iteration_has_its_deadlines() {
         assert!(results.next_timeout(Duration::from_millis(50)).is_none());
         assert!(!results.is_over());
         drop(results);
-        let all = pool.imap([yes(), sleeper(), sleeper()]).deadline(Deadline::after(Duration::from_millis(500)));
+        let all = pool.imap([sleeper(), sleeper(), sleeper()]).deadline(Deadline::after(Duration::from_millis(100)));
         let outcomes: Vec<_> = all.map(|done| done.outcome()).collect();
-        assert_eq!(outcomes, [Outcome::Exited(0), CANCELLED, CANCELLED]);
+        assert_eq!(outcomes, [CANCELLED; 3]);
     });
 }
 
@@ -460,8 +460,7 @@ fn several_are_waited_for_in_the_order_of_their_ends() {
         soon();
         let pool = Pool::new(3);
         let pending = pool.submit_all([shell("sleep 0.5"), yes(), sleeper()]).unwrap();
-        let order: Vec<usize> =
-            as_completed(&pending, Deadline::after(Duration::from_secs(2))).map(|(place, _)| place).collect();
+        let order: Vec<usize> = as_completed(&pending, Deadline::NEVER).take(2).map(|(place, _)| place).collect();
         assert_eq!(order, [1, 0]);
         assert_eq!(wait(&pending, ReturnWhen::All, Deadline::now()), (vec![0, 1], vec![2]));
         pending[2].cancel();

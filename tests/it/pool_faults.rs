@@ -431,3 +431,19 @@ fn a_pool_that_cannot_start_says_so_and_may_start_later() {
         assert!(pool.apply(Command::new("true")).is_ok());
     });
 }
+
+#[test]
+fn a_pause_goes_on_when_the_engine_of_the_attempt_has_died() {
+    alone!({
+        soon();
+        for _ in 0..20 {
+            let dying =
+                Scripted::new().on_program("first", Script::new()).otherwise(Script::new().ends_engine("smoke"));
+            let pool = Pool::with_engines(2, vec![Box::new(dying), Box::new(Scripted::new().otherwise(Script::new()))]);
+            pool.apply(Command::new("first")).unwrap();
+            let retry = Retry::times(1).pause_of(Duration::from_millis(20));
+            let done = pool.apply_async(Task::new(Command::new("x")).idempotent().retry(retry)).unwrap().into_done();
+            assert!(done.success(), "{done:?}");
+        }
+    });
+}

@@ -64,7 +64,8 @@ fn a_dropped_child_goes_on_and_drop_does_not_wait() {
         let other = idle.id();
         wait_for_end(&ended);
         drop(idle);
-        wait_for("the end", || state_of(other) == Some('Z'));
+        // Closing its input has ended it. If that was quick it has been reaped by its own drop.
+        wait_for("the end", || matches!(state_of(other), None | Some('Z')));
         drop(ended);
         assert!(children().is_empty(), "{:?}", children());
     });
