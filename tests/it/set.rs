@@ -989,7 +989,11 @@ fn a_file_that_cannot_be_written_stops_the_child() {
         if std::fs::OpenOptions::new().write(true).open("/dev/full").is_err() {
             return;
         }
-        let command = || fixture("flood").capture_limit(1000, Overflow::Spill("/dev/full".into()));
+        // Standard error would get a file beside it, where only root may make one.
+        let command = || {
+            let spilled = fixture("flood").capture_limit(1000, Overflow::Spill("/dev/full".into()));
+            spilled.capture_limit_stderr(1000, Overflow::Tail)
+        };
         let expected = command().output().unwrap_err();
         let mut set = ChildSet::new().unwrap();
         set.start(&command()).unwrap();
