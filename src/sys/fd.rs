@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// Duplicates a descriptor to the lowest free number from `lowest` on.
 pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
@@ -26,6 +26,29 @@ pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<Ow
 /// Moves a new descriptor out of 0-2, where it would land if the host had closed its standard streams.
 pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate_from(fd.as_fd(), 3) }
+}
+
+/// From this number on new descriptors show that the table is long: a number is given only if all below it are taken.
+const CROWDED: RawFd = 64;
+/// From this number on stand those that we keep while the table is long.
+const FAR: RawFd = 512;
+
+static HIGHEST: AtomicI32 = AtomicI32::new(0);
+
+/// The highest number that a descriptor of a child had so far, if the table has been long.
+pub(crate) fn highest_if_crowded() -> Option<RawFd> {
+    Some(HIGHEST.load(Ordering::Relaxed)).filter(|highest| *highest >= CROWDED)
+}
+
+/// Moves a descriptor that we keep to a high number if the table is long: low numbers are for what a child is given, so that it needs a
+/// copy of the beginning only. A wish: the limit may be lower.
+pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+    let fd = match fd.as_raw_fd() {
+        CROWDED..FAR => duplicate_from(fd.as_fd(), FAR).unwrap_or(fd),
+        _ => fd,
+    };
+    HIGHEST.fetch_max(fd.as_raw_fd(), Ordering::Relaxed);
+    fd
 }
 
 /// Opens a file above descriptor 2. No terminal that is opened becomes ours; `flags` are further ones of open(2).

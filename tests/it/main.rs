@@ -43,6 +43,7 @@ mod runlog;
 mod spawn;
 mod spill;
 mod stop;
+mod table;
 mod talk;
 mod tee;
 mod terminal;
