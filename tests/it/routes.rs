@@ -376,6 +376,18 @@ fn every_single_call_may_fail() {
     });
 }
 
+/// The same where the child is born in our table of descriptors, which is long.
+#[test]
+fn every_single_call_in_a_long_table_may_fail() {
+    alone!({
+        let mut crowd: Vec<File> = (0..200).map(|_| File::open("/dev/null").unwrap()).collect();
+        assert!(fixture("echo").status().unwrap().success());
+        crowd.drain(..20);
+        let command = fixture("echo").arg("done").stdin(Stdio::null()).pipe_all().fd(10, Stdio::null());
+        each_call_fails(&command.current_dir("/"));
+    });
+}
+
 /// The same with a terminal, which takes calls of its own.
 #[test]
 fn every_single_call_for_a_terminal_may_fail() {
