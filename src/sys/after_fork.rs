@@ -336,7 +336,7 @@ mod linux {
         done(unsafe { libc::sched_setaffinity(0, size, words.as_ptr().cast()) })
     }
 
-    /// close_range(2) with `CLOSE_RANGE_UNSHARE`, Linux 5.9: copies what stands below the range, and closes in the copy what does. An
+    /// close_range(2) with `CLOSE_RANGE_UNSHARE`, Linux 5.9, used from 6.11 on: copies what stands below the range, and closes in the copy what does. An
     /// error, also that of a kernel that does not know it, has closed nothing.
     pub(super) fn take_own_table(first: RawFd) -> Taken {
         let flags = libc::CLOSE_RANGE_UNSHARE;
