@@ -219,7 +219,7 @@ fn first_not_needed(steps: &[Step]) -> Option<RawFd> {
     if inherits_all || !MAY_SHARE_TABLE.load(Ordering::Relaxed) {
         return None;
     }
-    let highest = fd::highest_if_crowded().filter(|_| clone::copies_beginnings())?;
+    let highest = fd::highest_if_crowded()?;
     let needed = steps.iter().filter_map(Step::needed).fold(2, RawFd::max);
     (needed < highest / 2).then_some(needed + 1)
 }

@@ -18,7 +18,6 @@ use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
 
 /// A kernel route, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,23 +106,6 @@ fn birth(route: Route, job: &Job<'_>, cgroup: Option<RawFd>, pidfd: bool) -> io:
         .and_then(|fd| fd::above_stdio(fd).ok())
         .map(fd::out_of_the_way);
     Ok(Born { pid, pidfd })
-}
-
-/// Whether the kernel copies the beginning of a table well (Linux 6.11). From 5.9 on it can, but up to 5.17 it may forget descriptors where
-/// the beginning does not end at a multiple of 64, and up to 6.10 the copy may take numbers for used that are free, also after exec
-/// (CVE-2024-45025). Corrections in older series are not told by the number.
-pub(crate) fn copies_beginnings() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(|| {
-        let name = nix::sys::utsname::uname().ok();
-        name.as_ref().and_then(|name| version(name.release().to_str()?)).is_some_and(|version| version >= (6, 11))
-    })
-}
-
-/// The first two numbers of a release, as in "6.11.0-rc3".
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 /// A child whose first step is to take a table of descriptors of its own is born in ours.
@@ -282,29 +264,4 @@ fn clone(job: &Job<'_>, pidfd: Option<&mut RawFd>, stack: &mut Stack) -> io::Res
     let result = if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) };
     mask::replace(&old);
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_are_compared_as_numbers() {
-        let cases = [
-            ("6.18.44-fc-v657", Some((6, 18))),
-            ("6.9.0", Some((6, 9))),
-            ("5.15.0-1053-aws", Some((5, 15))),
-            ("6.11-rc3", Some((6, 11))),
-            ("4.4.0", Some((4, 4))),
-            ("10.0+", Some((10, 0))),
-            ("6", None),
-            ("", None),
-            ("next-20261121", None),
-            ("99999999999.1", None),
-        ];
-        for (release, expected) in cases {
-            assert_eq!(version(release), expected, "{release}");
-        }
-        assert!(version("6.9") < Some((6, 11)) && version("10.0") > Some((6, 11)));
-    }
 }

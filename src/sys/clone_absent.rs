@@ -33,8 +33,3 @@ pub(crate) fn spawn(_route: Route, _job: &Job<'_>, _cgroup: Option<RawFd>) -> Re
 pub(crate) fn probe(_route: Route) -> io::Result<bool> {
     Ok(false)
 }
-
-/// Nothing is shared.
-pub(crate) fn copies_beginnings() -> bool {
-    false
-}
