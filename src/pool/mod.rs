@@ -7,6 +7,7 @@ mod core;
 mod delivery;
 mod done;
 mod engine;
+mod expected;
 mod halt;
 mod interrupt;
 mod lanes;
@@ -163,8 +164,8 @@ impl Pool {
     /// When the whole run ends early. Never by default.
     ///
     /// What waits then, and what is submitted after that, is not started: [`Outcome::NotStarted`], with an error of the kind
-    /// [`Cancelled`](crate::ErrorKind::Cancelled). The input of a loop is still read to its end; a loop over an endless one has to leave
-    /// when it sees such a record.
+    /// [`Cancelled`](crate::ErrorKind::Cancelled). [`map`](Self::map) and its like take no more of their input then, and end with the records
+    /// of what they have taken. [`halted`](Self::halted) tells why.
     pub fn halt(self, halt: Halt) -> Pool {
         self.shared.core().halt = halt;
         self
@@ -388,7 +389,8 @@ impl Pool {
     }
 
     /// Runs all tasks and returns their records in the order of the tasks. Whatever happens to one of them the others are run, unless
-    /// [`halt`](Self::halt) says otherwise.
+    /// [`halt`](Self::halt) says otherwise: then, and after an [interrupt](Self::interruptible), there are records only of those that
+    /// were taken from the input by then. If the pool is closed the first task that it refuses is the last one that is taken.
     ///
     /// ```
     /// use procession::{Command, Pool};
@@ -423,9 +425,12 @@ impl Pool {
     /// Runs the tasks and yields their records in the order of the tasks, each as soon as it and all before it are there. Further tasks
     /// are taken while the records are. Dropping the iteration cancels what is left of it.
     ///
-    /// The input is read by the caller's thread, as many tasks at a time as [`look_ahead`](Self::look_ahead) has room for, and these are
-    /// submitted together. An input that makes one wait for each item, such as a terminal, is better submitted item by item with
-    /// [`apply_async_with`](Self::apply_async_with).
+    /// The input is read by the caller's thread, as far ahead as [`look_ahead`](Self::look_ahead) has room for. Each task is submitted when
+    /// it was taken; one that is [`after`](Task::after) a name that has not come yet waits for it, as far as one looks ahead. As long as
+    /// the input makes one wait no record is handed out, although tasks are run; where that matters, as with a terminal,
+    /// [`apply_async_with`](Self::apply_async_with) says at once what has ended.
+    ///
+    /// It ends early, with the records of what was taken, when the pool is [halted](Self::halted) or closed.
     pub fn imap<T: Into<Task>, I: IntoIterator<Item = T>>(&self, tasks: I) -> Results<'_, I::IntoIter> {
         Results::new(self, tasks.into_iter(), true)
     }
@@ -463,6 +468,21 @@ impl Pool {
     /// How many tasks were taken and do not run yet.
     pub fn waiting(&self) -> usize {
         self.shared.core().waiting()
+    }
+
+    /// Why the run has ended early, if it has: by its [`halt`](Self::halt), or because it was [interrupted](Self::interrupted).
+    ///
+    /// ```
+    /// use procession::pool::{Halt, Pool};
+    /// use procession::Command;
+    ///
+    /// let pool = Pool::new(2).halt(Halt::on_failures(3));
+    /// let done = pool.map((0..).map(|_| Command::new("false")));
+    /// assert_eq!(pool.halted().as_deref(), Some("3 failed"));
+    /// # let _ = done;
+    /// ```
+    pub fn halted(&self) -> Option<String> {
+        self.shared.core().halted().map(str::to_owned)
     }
 
     /// The signal that has interrupted the run, the first one if there were several. Never without

@@ -324,6 +324,16 @@ impl Core {
         self.entries.len() - self.running
     }
 
+    /// Whether the whole run is to end, so that nothing is started any more.
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted.is_some()
+    }
+
+    /// Why.
+    pub(super) fn halted(&self) -> Option<&str> {
+        self.halted.as_deref()
+    }
+
     pub(super) fn is_running(&self, id: TaskId) -> bool {
         self.entries.get(&id).is_some_and(|entry| matches!(entry.phase, Phase::Running(_)))
     }

@@ -125,6 +125,15 @@ impl Core {
         tasks.iter().zip(ids).map(wish).collect()
     }
 
+    /// The names of what it waits for that no task has had yet.
+    pub(in crate::pool) fn unknown_names(&self, task: &Task) -> BTreeSet<Arc<str>> {
+        let names = task.after.iter().filter_map(|earlier| match &earlier.what {
+            Earlier::Name(name) => Some(name),
+            Earlier::Id(_) => None,
+        });
+        names.filter(|name| !self.names.contains_key(*name)).cloned().collect()
+    }
+
     /// Wishes that a task be cancelled. False if its last word was said.
     pub(in crate::pool) fn cancel(&mut self, id: TaskId, now: Instant) -> bool {
         let Some(entry) = self.entries.get_mut(&id) else { return false };
