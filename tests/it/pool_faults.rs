@@ -44,6 +44,30 @@ fn who_waits_for_a_resource_does_not_spin() {
     });
 }
 
+#[test]
+fn who_waits_for_a_slow_callback_does_not_spin() {
+    alone!({
+        soon();
+        let pool = Pool::new(1);
+        let called = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&called);
+        let slow = move |_: &procession::Done| {
+            std::thread::sleep(Duration::from_millis(1000));
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let pending = pool.apply_async_with(Command::new("true"), slow).unwrap();
+        let before = processor_time();
+        assert!(pending.into_done().success());
+        assert_eq!(called.load(Ordering::Relaxed), 1);
+        let spent = processor_time() - before;
+        assert!(spent < Duration::from_millis(100), "{spent:?} of processor time for a sleep");
+        // It ends as well when the callback panics.
+        std::panic::set_hook(Box::new(|_| ()));
+        let pending = pool.apply_async_with(Command::new("true"), |_| panic!("oops")).unwrap();
+        assert!(pending.into_done().success());
+    });
+}
+
 /// What this process has used, in its own code and the system's, without its children.
 fn processor_time() -> Duration {
     use nix::sys::resource::{UsageWho, getrusage};

@@ -1,10 +1,11 @@
 //! Loops over the records of many tasks: what is taken from the input, when it is submitted, and where the loop ends.
 
 use crate::support::{alone, wait_for};
-use procession::Command;
-use procession::pool::{Halt, Observer, Outcome, Pool, Script, Scripted, Task, TaskNews};
+use procession::{Command, Deadline};
+use procession::pool::{Halt, Observer, Outcome, Pool, ReturnWhen, Script, Scripted, Task, TaskNews, as_completed, wait};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Far more than any of these tests takes, and less than the limit of all tests: a hang is seen early.
 fn soon() {
@@ -150,5 +151,57 @@ fn a_look_ahead_that_is_full_gives_up_those_who_wait_for_what_is_to_come() {
             dones.iter().map(|done| done.success()).collect::<Vec<_>>(),
             [false, true, true, true, true, true, true, true]
         );
+    });
+}
+
+/// What this process has used, in its own code and the system's.
+fn processor_time() -> Duration {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    let time = |value: nix::sys::time::TimeVal| {
+        Duration::from_secs(value.tv_sec() as u64) + Duration::from_micros(value.tv_usec() as u64)
+    };
+    time(usage.user_time()) + time(usage.system_time())
+}
+
+/// `PROCESSION_MANY_TASKS` is how many.
+#[test]
+fn the_time_for_a_task_does_not_grow_with_their_number() {
+    let many = std::env::var("PROCESSION_MANY_TASKS").ok().map_or(24_000, |text| text.parse::<usize>().unwrap());
+    alone!({
+        let jobs = |count| (0..count).map(|_| job());
+        let submit = |pool: &Pool, count| pool.submit_all(jobs(count)).unwrap();
+        type Verb<'a> = &'a dyn Fn(&Pool, usize) -> usize;
+        let verbs: [(&str, Verb<'_>); 7] = [
+            ("map", &|pool, count| pool.map(jobs(count)).len()),
+            ("imap", &|pool, count| pool.imap(jobs(count)).count()),
+            ("imap_unordered", &|pool, count| pool.imap_unordered(jobs(count)).count()),
+            ("as_completed", &|pool, count| as_completed(&submit(pool, count), Deadline::NEVER).count()),
+            ("wait", &|pool, count| wait(&submit(pool, count), ReturnWhen::All, Deadline::NEVER).0.len()),
+            ("join", &|pool, count| {
+                jobs(count).for_each(|job| drop(pool.apply_async(job).unwrap()));
+                pool.close();
+                pool.join().unwrap();
+                count
+            }),
+            ("halt", &|_, count| {
+                let pool = Pool::with_engine(4, scripted()).halt(Halt::on_failures(1));
+                let first = pool.apply_async(Command::new("false")).unwrap();
+                assert!(!first.wait().success());
+                let pending = submit(&pool, count);
+                jobs(count).map(|job| pool.apply_async(job).unwrap()).count() + pending.len() - count
+            }),
+        ];
+        for (name, verb) in verbs {
+            let time = |count: usize| {
+                let pool = Pool::with_engine(4, scripted());
+                let before = processor_time();
+                assert_eq!(verb(&pool, count), count);
+                (processor_time() - before).as_secs_f64() / count as f64 * 1e6
+            };
+            let (few, many) = (time(many / 16), time(many));
+            eprintln!("{name}: {few:.1} us each of few, {many:.1} us each of many");
+            assert!(many < 4.0 * few + 20.0, "{name}: {few:.1} us each of few, {many:.1} us each of many");
+        }
     });
 }

@@ -60,7 +60,14 @@ impl Core {
         }
         self.doom(doomed, now);
         if let Some(reason) = self.halted.clone() {
-            self.drain(&reason, now);
+            // Nobody else waits: those were told when it was halted.
+            for id in &ids {
+                self.line.remove(*id);
+            }
+            for id in &ids {
+                let (outcome, error) = self.told_off(&reason);
+                self.resolve_unstarted(*id, outcome, error, now);
+            }
         }
         Ok(ids)
     }
