@@ -2,6 +2,7 @@
 //! a word that nobody said is said when its delivery is dropped.
 
 use super::done::{Done, Outcome, TaskId};
+use super::known::Claim;
 use super::lanes::Shared;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -245,7 +246,7 @@ pub(super) fn pause<'a, T>(
 #[doc(alias = "AsyncResult")]
 #[doc(alias = "Future")]
 pub struct Pending {
-    pub(super) id: TaskId,
+    pub(super) claim: Arc<Claim>,
     pub(super) slot: Arc<Slot>,
     pub(super) shared: Weak<Shared>,
 }
@@ -253,7 +254,7 @@ pub struct Pending {
 impl Pending {
     /// The task: for [`Task::after`](crate::pool::Task::after).
     pub fn id(&self) -> TaskId {
-        self.id
+        self.claim.id
     }
 
     /// Waits for the last word.
@@ -300,13 +301,13 @@ impl Pending {
     /// Whether it runs now.
     #[doc(alias = "running")]
     pub fn is_running(&self) -> bool {
-        self.shared.upgrade().is_some_and(|shared| shared.core().is_running(self.id))
+        self.shared.upgrade().is_some_and(|shared| shared.core().is_running(self.id()))
     }
 
     /// Wishes that it be cancelled: one that waits is over at once, one that runs is stopped with its tree, by the stop plan of its
     /// command. False if it is over already. That it has happened is told as its [`Outcome`].
     pub fn cancel(&self) -> bool {
-        self.shared.upgrade().is_some_and(|shared| shared.cancel(&[self.id]))
+        self.shared.upgrade().is_some_and(|shared| shared.cancel(&[self.id()]))
     }
 
     /// Waits, and takes the record. If the task has a callback that is waited for, too.
@@ -319,7 +320,7 @@ impl Pending {
 
 impl fmt::Debug for Pending {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Pending").field("id", &self.id).field("outcome", &self.done().map(Done::outcome)).finish()
+        out.debug_struct("Pending").field("id", &self.id()).field("outcome", &self.done().map(Done::outcome)).finish()
     }
 }
 

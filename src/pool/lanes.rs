@@ -53,7 +53,8 @@ pub(super) enum Engines {
 #[derive(Default)]
 pub(super) struct Audience {
     observers: Vec<Box<dyn Observer>>,
-    panics: Vec<String>,
+    /// What the first of them has panicked with that was not told.
+    panic: Option<String>,
 }
 
 thread_local! {
@@ -277,12 +278,11 @@ impl Shared {
         }
     }
 
-    /// What those who look on, and conditions, panicked with.
-    pub(super) fn take_panics(&self) -> Vec<String> {
-        let conditions = std::mem::take(&mut self.core().panics);
-        let mut panics = std::mem::take(&mut lock(&self.audience).panics);
-        panics.extend(conditions.iter().map(|panic| words(&**panic)));
-        panics
+    /// What one of those who look on, or a condition, panicked with.
+    pub(super) fn take_panic(&self) -> Option<String> {
+        let condition = self.core().panic.take();
+        let panic = lock(&self.audience).panic.take();
+        panic.or_else(|| condition.map(|panic| words(&*panic)))
     }
 
     // ---- lanes ----
@@ -355,7 +355,7 @@ impl Audience {
             Effect::Resolved(done, delivery) => {
                 self.see(&TaskNews::Finished(&done));
                 let delivered = catch_unwind(AssertUnwindSafe(|| delivery.deliver(*done)));
-                self.panics.extend(delivered.err().map(|panic| words(&*panic)));
+                self.panic = self.panic.take().or_else(|| delivered.err().map(|panic| words(&*panic)));
             }
             Effect::Submitted { id, task, at } => {
                 self.see(&TaskNews::Submitted { id, label: &task.to_string(), task: &task, at });
@@ -377,7 +377,7 @@ impl Audience {
     fn see(&mut self, news: &TaskNews<'_>) {
         for observer in &mut self.observers {
             let seen = catch_unwind(AssertUnwindSafe(|| observer.see(news)));
-            self.panics.extend(seen.err().map(|panic| words(&*panic)));
+            self.panic = self.panic.take().or_else(|| seen.err().map(|panic| words(&*panic)));
         }
     }
 }

@@ -60,7 +60,8 @@ pub(crate) struct Line {
     fair: bool,
     /// Those that wait, and those that have left but are not over.
     tasks: ByTask<Waiting>,
-    /// Those that failed or never could run, each with the one whose failure it was. All that is remembered of what is over.
+    /// Those that failed or never could run, each with the one whose failure it was, until that is forgotten. All that is remembered of
+    /// what is over.
     failed: ByTask<TaskId>,
     turns: Turns,
     /// Those whose followers have changed since their rank was looked at: looked at last to first, each one once.
@@ -230,6 +231,11 @@ impl Line {
             self.failed.insert(*id, *id);
         }
         left.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Nobody will ask for this one any more.
+    pub(crate) fn forget_failure(&mut self, id: TaskId) {
+        self.failed.remove(&id);
     }
 
     /// How many wait, startable or not.

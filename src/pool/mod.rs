@@ -14,6 +14,7 @@ mod lanes;
 mod line;
 mod local;
 mod jobserver;
+mod known;
 mod makeflags;
 mod held;
 #[cfg(feature = "runlog")]
@@ -73,6 +74,7 @@ use allowance::Allowance;
 use core::{Core, Submission};
 use delivery::{Callback, Delivery, Slot};
 use interrupt::{Desk, Listener};
+use known::Claim;
 use lanes::{Engines, Shared};
 use line::Line;
 use std::ffi::OsString;
@@ -335,9 +337,10 @@ impl Pool {
     fn submit_one(&self, task: Task, callback: Option<Callback>) -> Result<Pending, Error> {
         let slot = Slot::new();
         let delivery = Delivery::to_slot(Arc::clone(&slot), callback);
-        let ids = self.submit(vec![(task, 0, delivery)])?;
-        let id = ids.first().copied().unwrap_or(TaskId(0));
-        Ok(Pending { id, slot, shared: Arc::downgrade(&self.shared) })
+        let claims = self.submit(vec![(task, 0, delivery)])?;
+        let claim =
+            claims.into_iter().next().ok_or_else(|| Error::invalid("one task was submitted, and none was taken"))?;
+        Ok(Pending { claim, slot, shared: Arc::downgrade(&self.shared) })
     }
 
     /// Submits tasks that may wait for each other, in any order, and returns at once. All are taken, or none.
@@ -369,13 +372,13 @@ impl Pool {
         let tasks: Vec<(Task, Arc<Slot>)> = tasks.into_iter().map(|task| (task.into(), Slot::new())).collect();
         let slots: Vec<Arc<Slot>> = tasks.iter().map(|(_, slot)| Arc::clone(slot)).collect();
         let tasks = tasks.into_iter().enumerate();
-        let ids =
+        let claims =
             self.submit(tasks.map(|(index, (task, slot))| (task, index, Delivery::to_slot(slot, None))).collect())?;
-        let pending = ids.into_iter().zip(slots);
-        Ok(pending.map(|(id, slot)| Pending { id, slot, shared: Arc::downgrade(&self.shared) }).collect())
+        let pending = claims.into_iter().zip(slots);
+        Ok(pending.map(|(claim, slot)| Pending { claim, slot, shared: Arc::downgrade(&self.shared) }).collect())
     }
 
-    fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<TaskId>, Error> {
+    fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Arc<Claim>>, Error> {
         self.offer(tasks).map_err(|(error, tasks)| {
             tasks.into_iter().for_each(|(_, _, delivery)| delivery.forget());
             error
@@ -383,7 +386,7 @@ impl Pool {
     }
 
     /// The tasks come back if they are not taken.
-    fn offer(&self, tasks: Vec<Submission>) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
+    fn offer(&self, tasks: Vec<Submission>) -> Result<Vec<Arc<Claim>>, (Error, Vec<Submission>)> {
         let capabilities = self.shared.capabilities();
         self.shared.change(|core, now| core.submit(tasks, &capabilities, now))
     }
@@ -542,7 +545,7 @@ impl Pool {
             let text = format!("{left} tasks of the pool are not over");
             return Err(Error::new(crate::error::ErrorKind::Timeout).detail(text));
         }
-        match self.shared.take_panics().into_iter().next() {
+        match self.shared.take_panic() {
             Some(panic) => Err(Error::invalid(format!("a callback has panicked: {panic}"))),
             None => Ok(()),
         }

@@ -196,10 +196,10 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
 
     fn offer(&mut self, tasks: Vec<Submission>) -> Result<(), (Error, Vec<Submission>)> {
         let services: Vec<bool> = tasks.iter().map(|(task, ..)| task.is_service).collect();
-        let ids = self.pool.offer(tasks)?;
-        let services = ids.iter().zip(services).filter(|(_, is_service)| *is_service);
-        self.services.extend(services.map(|(id, _)| *id));
-        self.open.extend(ids);
+        let claims = self.pool.offer(tasks)?;
+        let services = claims.iter().zip(services).filter(|(_, is_service)| *is_service);
+        self.services.extend(services.map(|(claim, _)| claim.id));
+        self.open.extend(claims.iter().map(|claim| claim.id));
         Ok(())
     }
 

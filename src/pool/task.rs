@@ -96,8 +96,7 @@ impl Task {
         }
     }
 
-    /// What people and other tasks call it. Within one pool a name is used once, and remembered for as long as the pool lives; tasks without
-    /// number are better left without one, and shown by their command.
+    /// What people and other tasks call it. No two tasks that a pool [knows](Self::after) have the same name.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Task {
         self.name = Some(name.into());
         self
@@ -111,7 +110,9 @@ impl Task {
 
     /// Runs only when this task has succeeded. If it fails this one is not started, and says whose failure it was.
     ///
-    /// Names are looked up among the tasks submitted together with this one, and then among all that the pool has got before.
+    /// Names are looked up among the tasks submitted together with this one, and then among all that the pool knows. It knows a task, by
+    /// its name and its number, until it is over, and as long as somebody has its [`Pending`](crate::pool::Pending) or a task waits for
+    /// it; of all others it knows the last 10,000 that have ended.
     #[doc(alias = "depends_on")]
     pub fn after(mut self, earlier: impl Into<After>) -> Task {
         self.after.push(earlier.into());

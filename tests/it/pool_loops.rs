@@ -1,8 +1,10 @@
 //! Loops over the records of many tasks: what is taken from the input, when it is submitted, and where the loop ends.
 
 use crate::support::{alone, wait_for};
+use procession::pool::{
+    Halt, Observer, Outcome, Pool, ReturnWhen, Script, Scripted, Task, TaskNews, as_completed, wait,
+};
 use procession::{Command, Deadline};
-use procession::pool::{Halt, Observer, Outcome, Pool, ReturnWhen, Script, Scripted, Task, TaskNews, as_completed, wait};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -91,7 +91,7 @@ impl Core {
                 let again = || retry.again(outcome, entry.attempts, entry.task.idempotent);
                 // A condition is the caller's.
                 catch_unwind(AssertUnwindSafe(again)).unwrap_or_else(|panic| {
-                    self.panics.push(panic);
+                    self.panic.get_or_insert(panic);
                     None
                 })
             };
@@ -144,18 +144,24 @@ impl Core {
             submitted: entry.submitted,
             started: run.as_ref().filter(|_| entry.attempts > 0).map(|run| run.started),
             ended: now,
-            skipped: self.skipped.contains(&id),
+            skipped: entry.claim.was_skipped(),
         };
         self.outbox.push_back(Effect::Resolved(Box::new(done), entry.delivery));
         let doomed = self.line.resolve(id, success);
         self.doom(doomed, now);
+        for forgotten in self.known.end(id) {
+            self.line.forget_failure(forgotten);
+        }
         self.look_at_halt(now);
     }
 
     /// Those that can never run, because of the failure of another.
     pub(super) fn doom(&mut self, doomed: Vec<(TaskId, TaskId)>, now: Instant) {
+        // They may be more than are known afterwards.
+        let culprits: HashMap<TaskId, String> =
+            doomed.iter().map(|(_, culprit)| (*culprit, self.known.label(*culprit))).collect();
         for (id, culprit) in doomed {
-            let name = self.named.get(&culprit).map_or_else(|| format!("task {culprit}"), |name| name.to_string());
+            let name = culprits.get(&culprit).map_or("another one", String::as_str);
             let text = format!("not started: {name} has not succeeded");
             let error = Error::new(ErrorKind::Dependency).detail(text);
             self.resolve_unstarted(id, Outcome::NotStarted, error, now);

@@ -15,6 +15,7 @@ use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
 use super::halt::Halt;
 use super::interrupt::{Interruption, Stage};
 use super::jobserver::JobToken;
+use super::known::{Claim, KEPT, Known};
 use super::line::{Line, Wish};
 use super::ready::Sign;
 use super::resources::{Held, Stock};
@@ -143,10 +144,7 @@ pub(super) struct Core {
     seen: Option<Instant>,
     entries: HashMap<TaskId, Entry>,
     jobs: HashMap<JobId, TaskId>,
-    names: HashMap<Arc<str>, TaskId>,
-    named: HashMap<TaskId, Arc<str>>,
-    /// The numbers of the tasks that this pool has got: first and last of each row, in order.
-    own: Vec<(TaskId, TaskId)>,
+    known: Known,
     free_slots: BTreeSet<usize>,
     slots: usize,
     running: usize,
@@ -172,9 +170,8 @@ pub(super) struct Core {
     services: Vec<TaskId>,
     services_end: bool,
     starved: Option<Starved>,
-    /// Tasks that have succeeded before are not run again; which were not.
+    /// Tasks that have succeeded before are not run again.
     pub(super) skips: bool,
-    skipped: HashSet<TaskId>,
     /// Somebody looks on.
     pub(super) is_observed: bool,
     pub(super) wants_output: bool,
@@ -182,8 +179,8 @@ pub(super) struct Core {
     /// Somebody is telling what was in the outbox, and will tell what comes in.
     pub(super) is_telling: bool,
     pub(super) rounds_told: u64,
-    /// What conditions of the caller's have panicked with.
-    pub(super) panics: Vec<Box<dyn Any + Send>>,
+    /// What a condition of the caller's has panicked with, the first one that was not told.
+    pub(super) panic: Option<Box<dyn Any + Send>>,
 }
 
 /// A task, its place among those submitted with it, and where its record goes.
@@ -209,8 +206,9 @@ struct Starved {
 
 struct Entry {
     task: Arc<Task>,
-    /// Whom it waits for; kept only where tasks can be skipped.
-    after: Vec<TaskId>,
+    claim: Arc<Claim>,
+    /// Whom it waits for: they are known as long as it is not over.
+    after: Vec<Arc<Claim>>,
     index: usize,
     delivery: Delivery,
     submitted: Instant,
@@ -271,9 +269,7 @@ impl Core {
             seen: None,
             entries: HashMap::new(),
             jobs: HashMap::new(),
-            names: HashMap::new(),
-            named: HashMap::new(),
-            own: Vec::new(),
+            known: Known::new(KEPT),
             free_slots: BTreeSet::new(),
             slots: 0,
             running: 0,
@@ -295,13 +291,12 @@ impl Core {
             services_end: false,
             starved: None,
             skips: false,
-            skipped: HashSet::new(),
             is_observed: false,
             wants_output: false,
             outbox: VecDeque::new(),
             is_telling: false,
             rounds_told: 0,
-            panics: Vec::new(),
+            panic: None,
         }
     }
 

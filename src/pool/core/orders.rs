@@ -271,7 +271,7 @@ impl Core {
             _ => None,
         };
         let first = entry.attempts == 1 && !task.is_service && self.skips;
-        let skippable = first && entry.after.iter().all(|earlier| self.skipped.contains(earlier));
+        let skippable = first && entry.after.iter().all(|earlier| earlier.was_skipped());
         let skippable = skippable.then(|| Arc::clone(task));
         let service = match sign {
             Some(ready) => Service::Awaited(later(now, ready.within)),
@@ -344,7 +344,7 @@ impl Core {
         let run = self.leave_run(id);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.attempts = 0;
-        self.skipped.insert(id);
+        entry.claim.skip();
         let output = Output {
             command: entry.task.command.to_string(),
             status: Some(ExitStatus::from_code(0)),

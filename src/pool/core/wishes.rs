@@ -9,7 +9,7 @@ impl Core {
         tasks: Vec<Submission>,
         capabilities: &[Capabilities],
         now: Instant,
-    ) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
+    ) -> Result<Vec<Arc<Claim>>, (Error, Vec<Submission>)> {
         static TASKS: AtomicU64 = AtomicU64::new(0);
         let first = TASKS.fetch_add(tasks.len() as u64, Ordering::Relaxed) + 1;
         let ids: Vec<TaskId> = (first..).map(TaskId).take(tasks.len()).collect();
@@ -17,11 +17,8 @@ impl Core {
             Ok(wishes) => wishes,
             Err(error) => return Err((error, tasks)),
         };
-        let afters: Vec<Vec<TaskId>> = if self.skips {
-            wishes.iter().map(|wish| wish.after.iter().map(|(id, _)| *id).collect()).collect()
-        } else {
-            vec![Vec::new(); wishes.len()]
-        };
+        let afters: Vec<Vec<TaskId>> =
+            wishes.iter().map(|wish| wish.after.iter().map(|(id, _)| *id).collect()).collect();
         let doomed = match self.line.add(wishes) {
             Ok(doomed) => doomed,
             Err(cycle) => {
@@ -35,18 +32,18 @@ impl Core {
             }
         };
         self.changes += 1;
-        self.own(&ids);
-        for (((task, index, delivery), &id), after) in tasks.into_iter().zip(&ids).zip(afters) {
-            if let Some(name) = &task.name {
-                self.names.insert(Arc::clone(name), id);
-                self.named.insert(id, Arc::clone(name));
-            }
+        let claims: Vec<_> =
+            ids.iter().zip(&tasks).map(|(id, (task, ..))| self.known.add(*id, task.name.clone())).collect();
+        for (((task, index, delivery), claim), after) in tasks.into_iter().zip(&claims).zip(afters) {
+            let (id, claim) = (claim.id, Arc::clone(claim));
+            let after = after.into_iter().filter_map(|id| self.known.claim(id)).collect();
             let task = Arc::new(task);
             if self.is_observed {
                 self.outbox.push_back(Effect::Submitted { id, task: Arc::clone(&task), at: now });
             }
             let entry = Entry {
                 task,
+                claim,
                 after,
                 index,
                 delivery,
@@ -69,21 +66,7 @@ impl Core {
                 self.resolve_unstarted(*id, outcome, error, now);
             }
         }
-        Ok(ids)
-    }
-
-    /// These numbers are in order, and greater than all before.
-    pub(super) fn own(&mut self, ids: &[TaskId]) {
-        let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return };
-        match self.own.last_mut() {
-            Some((_, end)) if end.0 + 1 == first.0 => *end = last,
-            _ => self.own.push((first, last)),
-        }
-    }
-
-    pub(super) fn is_own(&self, id: TaskId) -> bool {
-        let place = self.own.partition_point(|(_, last)| *last < id);
-        self.own.get(place).is_some_and(|(first, _)| *first <= id)
+        Ok(claims)
     }
 
     pub(super) fn wishes(
@@ -98,7 +81,7 @@ impl Core {
         let mut names: HashMap<&str, TaskId> = HashMap::new();
         for ((task, ..), &id) in tasks.iter().zip(ids) {
             if let Some(name) = task.name.as_deref()
-                && (self.names.contains_key(name) || names.insert(name, id).is_some())
+                && (self.known.named(name).is_some() || names.insert(name, id).is_some())
             {
                 return Err(Error::invalid(format!("there are two tasks named {name:?}")));
             }
@@ -117,12 +100,12 @@ impl Core {
             let mut after = Vec::with_capacity(task.after.len());
             for earlier in &task.after {
                 let id = match &earlier.what {
-                    Earlier::Name(name) => names.get(&**name).or_else(|| self.names.get(name)).copied(),
-                    Earlier::Id(id) => Some(*id).filter(|id| self.is_own(*id)),
+                    Earlier::Name(name) => names.get(&**name).copied().or_else(|| self.known.named(name)),
+                    Earlier::Id(id) => self.known.claim(*id).map(|claim| claim.id),
                 };
                 let what = || match &earlier.what {
                     Earlier::Name(name) => format!("there is no task named {name:?} to wait for"),
-                    Earlier::Id(id) => format!("task {id} is not of this pool"),
+                    Earlier::Id(id) => format!("task {id} is not of this pool, or was over long ago"),
                 };
                 after.push((id.ok_or_else(|| named(Error::invalid(what())))?, earlier.succeeds));
             }
@@ -138,7 +121,7 @@ impl Core {
             Earlier::Name(name) => Some(name),
             Earlier::Id(_) => None,
         });
-        names.filter(|name| !self.names.contains_key(*name)).cloned().collect()
+        names.filter(|name| self.known.named(name).is_none()).cloned().collect()
     }
 
     /// Wishes that a task be cancelled. False if its last word was said.
