@@ -242,7 +242,8 @@ impl Done {
         self.submitted
     }
 
-    /// When its last attempt was started.
+    /// When its last attempt was started: when the engine had taken it. On this machine its process is there then; where jobs queue at the
+    /// engine it may start later. None if the last attempt was not taken, because there is no such program for example.
     pub fn started(&self) -> Option<Instant> {
         self.started
     }

@@ -370,7 +370,10 @@ impl Audience {
                 self.see(&TaskNews::Output { id, index, label, stream, bytes: &bytes });
             }
             Effect::Ready { id, at } => self.see(&TaskNews::Ready { id, at }),
-            Effect::Retrying { id, outcome, pause, at } => self.see(&TaskNews::Retrying { id, outcome, pause, at }),
+            Effect::Retrying { id, task, attempt, outcome, result, pause, at } => {
+                let (label, result) = (&task.to_string(), (*result).as_ref());
+                self.see(&TaskNews::Retrying { id, label, attempt, outcome, result, pause, at });
+            }
         }
     }
 

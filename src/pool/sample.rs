@@ -154,7 +154,8 @@ impl Sample {
 
     pub(super) fn tell_retrying(&self, observer: &mut dyn Observer, outcome: Outcome, at: u64) {
         let (id, at, pause) = (self.done.id, self.at(at), Duration::from_secs(2));
-        observer.see(&TaskNews::Retrying { id, outcome, pause, at });
+        let (label, attempt, result) = (self.done.label(), self.done.attempts(), self.done.result());
+        observer.see(&TaskNews::Retrying { id, label, attempt, outcome, result, pause, at });
     }
 
     pub(super) fn tell_finished(&self, observer: &mut dyn Observer) {

@@ -346,6 +346,54 @@ fn an_input_that_panics_loses_nothing_that_was_taken() {
     });
 }
 
+/// Those who look on see what each attempt has said.
+#[test]
+fn an_attempt_that_failed_is_told_with_its_record() {
+    alone!({
+        soon();
+        struct Said(Arc<Mutex<Vec<String>>>);
+        impl procession::pool::Observer for Said {
+            fn see(&mut self, news: &procession::pool::TaskNews<'_>) {
+                let said = match news {
+                    procession::pool::TaskNews::Retrying { label, attempt, result, .. } => {
+                        let output = result.unwrap_or_else(procession::Error::output);
+                        format!("{label} {attempt} {:?} {}", result.is_ok(), output.stdout_lossy())
+                    }
+                    procession::pool::TaskNews::Finished(done) => format!("{done}"),
+                    _ => return,
+                };
+                self.0.lock().unwrap().push(said);
+            }
+        }
+        let said = Arc::default();
+        let engine = Scripted::new()
+            .on_program("x", Script::new().stdout("one").exits(3))
+            .times(1)
+            .on_program("x", Script::new().stdout("two").hangs())
+            .times(1)
+            .otherwise(Script::new());
+        let pool = Pool::with_engine(1, engine).retry(Retry::times(2)).observe(Said(Arc::clone(&said)));
+        let task = Task::new(Command::new("x").timeout(SECOND)).name("it");
+        assert!(pool.apply(task).unwrap().success());
+        drop(pool);
+        assert_eq!(*said.lock().unwrap(), ["it 1 true one", "it 2 false two", "it: exit 0"]);
+    });
+}
+
+/// There is no start without a process.
+#[test]
+fn what_could_not_be_started_was_not_started() {
+    alone!({
+        soon();
+        let pool = Pool::new(1);
+        let done = pool.apply_async(Command::new("/no/such/program")).unwrap().into_done();
+        assert_eq!((done.outcome(), done.attempts(), done.started()), (Outcome::NotStarted, 0, None));
+        let done = pool.apply_async(Command::new("true")).unwrap().into_done();
+        assert_eq!((done.attempts(), done.slot()), (1, 0));
+        assert!(done.started().unwrap() >= done.submitted() && done.ended() >= done.started().unwrap());
+    });
+}
+
 // ---- room, halts and strangers ----
 
 #[test]

@@ -58,7 +58,14 @@ impl Core {
 
     pub(super) fn ended(&mut self, id: TaskId, finish: Finish, now: Instant) {
         let Finish { outcome, output, error } = finish;
-        let started = self.leave_run(id);
+        let mut started = self.leave_run(id);
+        if outcome == Outcome::NotStarted
+            && let (Some(entry), Some(run)) = (self.entries.get_mut(&id), &mut started)
+        {
+            // The engine had taken it, and could not start it: there is no such program, for example.
+            entry.attempts = entry.attempts.saturating_sub(1);
+            run.accepted = None;
+        }
         let ending = started.as_ref().and_then(|run| run.ending);
         // What the pool has ended is called what the pool ended it for; who came to the end before is not.
         let by_us = matches!(outcome, Outcome::Cancelled { .. } | Outcome::EngineFailed { .. });
@@ -97,7 +104,8 @@ impl Core {
             };
         if let Some(pause) = again {
             if self.is_observed {
-                self.outbox.push_back(Effect::Retrying { id, outcome, pause, at: now });
+                let (task, attempt, result) = (Arc::clone(&entry.task), entry.attempts, Box::new(result));
+                self.outbox.push_back(Effect::Retrying { id, task, attempt, outcome, result, pause, at: now });
             }
             let until = later(now, pause);
             entry.phase = Phase::Pausing(until);
@@ -142,7 +150,7 @@ impl Core {
             slot: run.as_ref().map_or(0, |run| run.slot),
             place: run.as_ref().map_or_else(|| "".into(), |run| Arc::clone(&run.place)),
             submitted: entry.submitted,
-            started: run.as_ref().filter(|_| entry.attempts > 0).map(|run| run.started),
+            started: run.as_ref().and_then(|run| run.accepted),
             ended: now,
             skipped: entry.claim.was_skipped(),
         };

@@ -66,7 +66,10 @@ pub(super) enum Effect {
     },
     Retrying {
         id: TaskId,
+        task: Arc<Task>,
+        attempt: u32,
         outcome: Outcome,
+        result: Box<Result<Output, Error>>,
         pause: Duration,
         at: Instant,
     },
@@ -233,7 +236,6 @@ struct Run {
     held: Held,
     token: Option<JobToken>,
     place: Arc<str>,
-    started: Instant,
     /// When the engine had taken it.
     accepted: Option<Instant>,
     /// The pool's own clock for it: when it is cancelled, or given up.

@@ -285,7 +285,6 @@ impl Core {
             held,
             token,
             place,
-            started: now,
             accepted: None,
             moment: None,
             ending: None,
@@ -312,7 +311,6 @@ impl Core {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        run.started = now;
         run.accepted = Some(now);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
@@ -381,7 +379,10 @@ impl Core {
                 self.starved = Some(Starved { tries, again: now + pause });
                 self.put_back(id);
             }
-            Refusal::Never(error) => self.finish(id, started, Outcome::NotStarted, Err(error), now),
+            Refusal::Never(error) => {
+                entry.attempts -= 1;
+                self.finish(id, started, Outcome::NotStarted, Err(error), now);
+            }
         }
     }
 

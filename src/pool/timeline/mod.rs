@@ -212,7 +212,7 @@ impl State {
                 let place = Arc::clone(place);
                 self.open.insert(*id, Open { task, attempt: *attempt, slot: *slot, place, started: Some(*at) });
             }
-            TaskNews::Retrying { id, outcome, pause, at } => {
+            TaskNews::Retrying { id, outcome, pause, at, .. } => {
                 self.note(*at);
                 let Some(open) = self.open.get_mut(id) else { return };
                 let bar = open.bar(*at, End::Retried(*outcome, *pause));
