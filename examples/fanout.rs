@@ -10,7 +10,7 @@
 
 use lexopt::{Arg, Parser, ValueExt};
 use procession::pool::{Halt, Outcome, Pool, Print, Progress, Retry, Task, Template};
-use procession::{Command, Done, ErrorKind};
+use procession::{Command, Done};
 use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -370,8 +370,7 @@ fn submit(
     Ok(())
 }
 
-/// What became of the jobs, for the exit status. `Summary` counts as well, but for it a job that was not started because of a
-/// halt has failed.
+/// What became of the jobs, for the exit status, and whether the run is halted.
 #[derive(Default)]
 struct Count {
     succeeded: AtomicU64,
@@ -384,7 +383,8 @@ impl Count {
     fn add(&self, done: &Done) {
         if done.success() {
             self.succeeded.fetch_add(1, Ordering::Relaxed);
-        } else if matches!(done.result(), Err(error) if error.kind() == ErrorKind::Cancelled) {
+        } else if done.unstarted().is_some() || matches!(done.outcome(), Outcome::Cancelled { .. }) {
+            // Because of others: no failure of its own.
             self.is_halted.store(true, Ordering::Relaxed);
         } else {
             self.failed.fetch_add(1, Ordering::Relaxed);

@@ -93,6 +93,7 @@ fn lost() -> Done {
         name: None,
         group: None,
         outcome: Outcome::EngineFailed { retryable: false },
+        unstarted: None,
         result: Err(Error::new(ErrorKind::Engine).detail("the pool has lost the task")),
         attempts: 0,
         slot: 0,

@@ -44,7 +44,7 @@ mod verdict;
 
 pub use admission::Admission;
 pub use delivery::{AsCompleted, Pending, ReturnWhen, as_completed, wait};
-pub use done::{Done, Outcome, TaskId};
+pub use done::{Done, Outcome, TaskId, Unstarted};
 pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
 pub use halt::Halt;
 pub use jobserver::{JobToken, Jobserver, JobserverStyle};

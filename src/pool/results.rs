@@ -241,6 +241,7 @@ fn refused(index: usize, error: Error) -> Done {
         name: None,
         group: None,
         outcome: Outcome::NotStarted,
+        unstarted: None,
         result: Err(error),
         attempts: 0,
         slot: 0,

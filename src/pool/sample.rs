@@ -1,6 +1,6 @@
 //! What the tests of the pictures look at: ends of tasks, made by hand, on a clock of their own.
 
-use super::done::{Done, Outcome, TaskId};
+use super::done::{Done, Outcome, TaskId, Unstarted};
 use super::observe::{Observer, TaskNews};
 use crate::error::{Error, ErrorKind};
 use crate::output::{Accepted, Cause, Output, Usage};
@@ -30,6 +30,7 @@ impl Sample {
             name: None,
             group: None,
             outcome: Outcome::Exited(0),
+            unstarted: None,
             result: Ok(output),
             attempts: 1,
             slot: 0,
@@ -95,6 +96,12 @@ impl Sample {
             _ => ErrorKind::Io,
         };
         self.done.result = Err(Error::new(kind).detail("it went wrong").with_output(output));
+        self
+    }
+
+    /// It was not started because of others.
+    pub(super) fn unstarted(mut self, why: Unstarted) -> Sample {
+        self.done.unstarted = Some(why);
         self
     }
 

@@ -2,7 +2,9 @@
 //! it is, every task gets one last word, what was promised of the others holds, and nothing is left.
 
 use crate::support::{alone, wait_for};
-use procession::pool::{Halt, Outcome, Pending, Pool, Ready, Retry, Script, Scripted, Supply, Task};
+use procession::pool::{
+    Halt, Outcome, Pending, Pool, Ready, Retry, Script, Scripted, Summary, Supply, Task, Unstarted,
+};
 use procession::{Command, ErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -377,6 +379,70 @@ fn an_attempt_that_failed_is_told_with_its_record() {
         assert!(pool.apply(task).unwrap().success());
         drop(pool);
         assert_eq!(*said.lock().unwrap(), ["it 1 true one", "it 2 false two", "it: exit 0"]);
+    });
+}
+
+/// Whoever was kept from running by others is told apart from those who failed, and is counted apart.
+#[test]
+fn why_it_was_not_started() {
+    alone!({
+        soon();
+        let engine = || {
+            Scripted::new()
+                .on_program("fails", Script::new().exits(1))
+                .on_program("nobody", Script::new().not_found())
+                .on_program("hangs", Script::new().hangs())
+                .otherwise(Script::new())
+        };
+        let task = |program: &str| Task::new(Command::new(program)).name(program);
+        let summary = Summary::new();
+        let pool = Pool::with_engine(1, engine()).halt(Halt::on_failures(3)).observe(summary.clone());
+        let pending = pool
+            .submit_all([
+                task("fails"),
+                task("b").after("fails"),
+                task("c").after("b"),
+                task("nobody"),
+                task("hangs"),
+                task("waits"),
+                task("over"),
+            ])
+            .unwrap();
+        assert_eq!(pending[3].wait().outcome(), Outcome::NotStarted);
+        assert!(pending[5].cancel());
+        wait_for("its start", || pending[4].is_running());
+        let halts = pool.apply_async(Task::new(Command::new("fails")).priority(1)).unwrap();
+        // It is the third failure, and comes before what is left.
+        pending[6].cancel();
+        let late = pool.submit_all([task("late"), task("later").after("late")]).unwrap();
+        pending[4].cancel();
+        assert!(!halts.wait().success());
+        let why = |one: &Pending| one.wait().unstarted();
+        let first = pending[0].id();
+        assert_eq!(
+            pending.iter().map(why).collect::<Vec<_>>(),
+            [
+                None,
+                Some(Unstarted::Dependency(first)),
+                Some(Unstarted::Dependency(first)),
+                None,
+                None,
+                Some(Unstarted::Cancelled),
+                Some(Unstarted::Cancelled),
+            ]
+        );
+        assert_eq!(late.iter().map(why).collect::<Vec<_>>(), [Some(Unstarted::Halted); 2]);
+        let after = pool.apply_async(task("after")).unwrap();
+        assert_eq!(why(&after), Some(Unstarted::Halted));
+        drop(pool);
+        assert_eq!((summary.tasks(), summary.not_started(), summary.failed(), summary.cancelled()), (11, 7, 3, 1));
+        // Of those that were to be tried again the last attempt counts.
+        let summary = Summary::new();
+        let pool = Pool::with_engine(1, engine()).observe(summary.clone());
+        let again = pool.apply_async(task("fails").retry(Retry::times(9).pause_of(600 * SECOND))).unwrap();
+        drop(pool);
+        assert!(again.wait().unstarted().is_none_or(|why| why == Unstarted::Cancelled));
+        assert_eq!(summary.not_started() + summary.cancelled() + summary.failed(), 1);
     });
 }
 

@@ -145,6 +145,7 @@ impl Core {
             name: entry.task.name.clone(),
             group: entry.task.group.clone(),
             outcome,
+            unstarted: entry.unstarted,
             result,
             attempts: entry.attempts,
             slot: run.as_ref().map_or(0, |run| run.slot),
@@ -172,12 +173,21 @@ impl Core {
             let name = culprits.get(&culprit).map_or("another one", String::as_str);
             let text = format!("not started: {name} has not succeeded");
             let error = Error::new(ErrorKind::Dependency).detail(text);
-            self.resolve_unstarted(id, Outcome::NotStarted, error, now);
+            self.resolve_unstarted(id, Outcome::NotStarted, Some(Unstarted::Dependency(culprit)), error, now);
         }
     }
 
-    pub(super) fn resolve_unstarted(&mut self, id: TaskId, outcome: Outcome, error: Error, now: Instant) {
-        let Some(entry) = self.entries.get(&id) else { return };
+    /// The last word about a task that does not run, and why it does not if that is no failure of its own.
+    pub(super) fn resolve_unstarted(
+        &mut self,
+        id: TaskId,
+        outcome: Outcome,
+        why: Option<Unstarted>,
+        error: Error,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.unstarted = why;
         let error = error.of_command(|| entry.task.command.to_string());
         self.resolve(id, None, outcome, Err(error), now);
     }
@@ -242,18 +252,24 @@ impl Core {
         self.line.drain();
         let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
         for id in idle.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-            let (outcome, error) = self.told_off(reason);
-            self.resolve_unstarted(id, outcome, error, now);
+            self.tell_off(id, reason, now);
         }
     }
 
     /// The last word about a task that is not started because the whole run is to end.
-    pub(super) fn told_off(&self, reason: &str) -> (Outcome, Error) {
-        let (outcome, text) = match self.interruption.signal() {
-            Some(signal) => (CANCELLED, format!("interrupted by {signal}")),
-            None => (Outcome::NotStarted, format!("the run was halted: {reason}")),
+    pub(super) fn tell_off(&mut self, id: TaskId, reason: &str, now: Instant) {
+        let (outcome, why, text) = match self.interruption.signal() {
+            Some(signal) => (CANCELLED, Unstarted::Interrupted, format!("interrupted by {signal}")),
+            None => (Outcome::NotStarted, Unstarted::Halted, format!("the run was halted: {reason}")),
         };
-        (outcome, Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}")))
+        let error = Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}"));
+        self.resolve_unstarted(id, outcome, Some(why), error, now);
+    }
+
+    /// The last word about a task that was cancelled before it ran.
+    pub(super) fn tell_cancelled(&mut self, id: TaskId, text: &'static str, now: Instant) {
+        let error = Error::new(ErrorKind::Cancelled).detail(text);
+        self.resolve_unstarted(id, CANCELLED, Some(Unstarted::Cancelled), error, now);
     }
 
     /// The engine is told to stop a job.

@@ -10,7 +10,7 @@ mod wishes;
 use super::admission::{Admission, Gauge};
 use super::allowance::Allowance;
 use super::delivery::Delivery;
-use super::done::{Done, Outcome, TaskId};
+use super::done::{Done, Outcome, TaskId, Unstarted};
 use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
 use super::halt::Halt;
 use super::interrupt::{Interruption, Stage};
@@ -217,6 +217,8 @@ struct Entry {
     submitted: Instant,
     attempts: u32,
     cancelled: bool,
+    /// Why it does not run, at its end.
+    unstarted: Option<Unstarted>,
     /// It is a service that was ready: those that waited for it have gone on, and the line has forgotten it.
     is_forgotten: bool,
     phase: Phase,

@@ -135,7 +135,7 @@ impl Core {
     pub(super) fn fail_unstarted(&mut self, id: TaskId, error: &str, now: Instant) {
         self.line.remove(id);
         let error = Error::new(ErrorKind::Engine).detail(format!("not started: {error}"));
-        self.resolve_unstarted(id, Outcome::EngineFailed { retryable: false }, error, now);
+        self.resolve_unstarted(id, Outcome::EngineFailed { retryable: false }, None, error, now);
     }
 
     /// No engine that lives, or soon will, can do what it asks for.

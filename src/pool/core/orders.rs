@@ -362,12 +362,10 @@ impl Core {
             Refusal::Later(error) => {
                 entry.attempts -= 1;
                 if started.as_ref().is_some_and(|run| run.ending.is_some()) || entry.cancelled {
-                    let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
-                    return self.resolve_unstarted(id, CANCELLED, error, now);
+                    return self.tell_cancelled(id, "cancelled before it was started", now);
                 }
                 if let Some(reason) = self.halted.clone() {
-                    let (outcome, error) = self.told_off(&reason);
-                    return self.resolve_unstarted(id, outcome, error, now);
+                    return self.tell_off(id, &reason, now);
                 }
                 // With others running one waits for the end of one of them; alone, one tries again after a while.
                 let is_alone = self.running == 0;

@@ -50,6 +50,7 @@ impl Core {
                 submitted: now,
                 attempts: 0,
                 cancelled: false,
+                unstarted: None,
                 is_forgotten: false,
                 phase: Phase::Waiting,
             };
@@ -62,8 +63,7 @@ impl Core {
                 self.line.remove(*id);
             }
             for id in &ids {
-                let (outcome, error) = self.told_off(&reason);
-                self.resolve_unstarted(*id, outcome, error, now);
+                self.tell_off(*id, &reason, now);
             }
         }
         Ok(claims)
@@ -132,8 +132,7 @@ impl Core {
             Phase::Running(_) => self.end_run(id, Outcome::Cancelled { confirmed: false }, now),
             _ => {
                 self.line.remove(id);
-                let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
-                self.resolve_unstarted(id, Outcome::Cancelled { confirmed: true }, error, now);
+                self.tell_cancelled(id, "cancelled before it was started", now);
             }
         }
         true
