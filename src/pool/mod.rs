@@ -192,6 +192,24 @@ impl Pool {
         Ok(self)
     }
 
+    /// So much time lies between the starts of two tasks, at least, also of such as are run again: for servers that do not want to be
+    /// asked by everybody at once. Nothing by default.
+    ///
+    /// ```
+    /// use procession::{Command, Pool};
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::new(8).start_interval(Duration::from_millis(5));
+    /// let done = pool.map([Command::new("true"), Command::new("true")]);
+    /// assert!(done[1].started() >= done[0].started().map(|first| first + Duration::from_millis(5)));
+    /// ```
+    #[doc(alias = "delay")]
+    #[doc(alias = "rate limit")]
+    pub fn start_interval(self, interval: Duration) -> Pool {
+        self.shared.core().pace.interval = interval;
+        self
+    }
+
     /// Shares the number of jobs with others: a task starts only when it has a token of this jobserver, and gives it back when it is over,
     /// however it ended.
     ///

@@ -446,6 +446,41 @@ fn why_it_was_not_started() {
     });
 }
 
+/// Also where tasks are run again, are put off, have been run before, and on several engines.
+#[test]
+fn so_much_time_lies_between_starts() {
+    alone!({
+        soon();
+        let times = |engines: usize, change: fn(Pool) -> Pool, tasks: Vec<Task>| {
+            let engines: Vec<Scripted> = (0..engines)
+                .map(|_| {
+                    Scripted::new()
+                        .on_program("fails", Script::new().takes(SECOND / 2).exits(1))
+                        .on_program("late", Script::new().refused_at_first(1))
+                        .otherwise(Script::new().takes(100 * SECOND))
+                })
+                .collect();
+            let holds: Vec<_> = engines.iter().map(Scripted::hold).collect();
+            let engines = engines.into_iter().map(|engine| Box::new(engine) as Box<dyn procession::pool::Engine>);
+            let pool = change(Pool::with_engines(8, engines.collect()).start_interval(3 * SECOND));
+            let pending = pool.submit_all(tasks).unwrap();
+            drop(holds);
+            let mut starts: Vec<_> = pending.iter().filter_map(|one| one.wait().started()).collect();
+            starts.sort_unstable();
+            starts.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<Duration>>()
+        };
+        let tasks = |programs: &[&str]| programs.iter().map(|program| Task::new(Command::new(*program))).collect();
+        assert_eq!(times(1, |pool| pool, tasks(&["a", "b", "c", "d"])), [3 * SECOND; 3]);
+        let skips: fn(Pool) -> Pool = |pool| pool.skip_if(|task| task.command().get_program() == "b");
+        assert_eq!(times(1, skips, tasks(&["a", "b", "b", "c"])).into_iter().max(), Some(3 * SECOND));
+        // The one that is run again comes behind the other two.
+        let retries: fn(Pool) -> Pool = |pool| pool.retry(Retry::times(1).pause_of(SECOND));
+        assert_eq!(times(1, retries, tasks(&["fails", "a"])), [3 * SECOND]);
+        assert!(times(1, |pool| pool, tasks(&["a", "late", "b"])).into_iter().all(|between| between >= 3 * SECOND));
+        assert!(times(3, |pool| pool, tasks(&["a"; 7])).into_iter().all(|between| between >= 3 * SECOND));
+    });
+}
+
 /// There is no start without a process.
 #[test]
 fn what_could_not_be_started_was_not_started() {

@@ -7,7 +7,7 @@ mod moments;
 mod orders;
 mod wishes;
 
-use super::admission::{Admission, Gauge};
+use super::admission::{Admission, Gauge, Pace};
 use super::allowance::Allowance;
 use super::delivery::Delivery;
 use super::done::{Done, Outcome, TaskId, Unstarted};
@@ -143,6 +143,7 @@ pub(super) struct Core {
     pub(super) stock: Stock,
     pub(super) admission: Option<Admission>,
     pub(super) allowance: Allowance,
+    pub(super) pace: Pace,
     gauge: Gauge,
     seen: Option<Instant>,
     entries: HashMap<TaskId, Entry>,
@@ -269,6 +270,7 @@ impl Core {
             stock: Stock::new(),
             admission: None,
             allowance: Allowance::default(),
+            pace: Pace::default(),
             gauge: Gauge::default(),
             seen: None,
             entries: HashMap::new(),

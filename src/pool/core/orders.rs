@@ -58,7 +58,7 @@ impl Core {
     pub(in crate::pool) fn orders(&mut self, lane: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
-        self.changes += u64::from(self.allowance.renew(Some(now)));
+        self.changes += u64::from(self.allowance.renew(Some(now))) + u64::from(self.pace.renew(now));
         if self.interruption.is_due(now) {
             self.end_runs(now);
         }
@@ -121,6 +121,7 @@ impl Core {
         if !self.line.has_startable()
             || self.starved.as_ref().is_some_and(|starved| Some(starved.again) > now)
             || self.allowance.is_used_up()
+            || self.pace.moment().is_some_and(|moment| Some(moment) > now)
         {
             room = 0;
         }
@@ -164,8 +165,8 @@ impl Core {
         let first = self.moments.first().map(|(moment, _)| *moment);
         let starved = self.starved.as_ref().map(|starved| starved.again);
         let admission = self.is_kept_waiting().then(|| now + Gauge::AGE_MAX);
-        let (allowance, grace) = (self.allowance.moment(), self.interruption.moment());
-        [first, starved, admission, allowance, grace].into_iter().flatten().min()
+        let (allowance, grace, pace) = (self.allowance.moment(), self.interruption.moment(), self.pace.moment());
+        [first, starved, admission, allowance, grace, pace].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
@@ -211,7 +212,7 @@ impl Core {
     }
 
     pub(super) fn has_room(&mut self, now: Instant) -> bool {
-        if self.allowance.is_used_up() {
+        if self.allowance.is_used_up() || !self.pace.admits(now) {
             return false;
         }
         if self.starved.as_ref().is_some_and(|starved| now < starved.again) {
@@ -242,6 +243,7 @@ impl Core {
             // One only, until it is known whether there is room.
             starved.again = now + ROOM_LOOK;
         }
+        self.pace.start(now);
         let task = &entry.task;
         if self.is_observed {
             self.outbox.push_back(Effect::Starting { id, task: Arc::clone(task) });
@@ -309,6 +311,7 @@ impl Core {
         if self.starved.take().is_some() {
             self.changes += 1;
         }
+        self.pace.start(now);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
         run.accepted = Some(now);
@@ -340,6 +343,7 @@ impl Core {
     pub(in crate::pool) fn skip(&mut self, job: JobId, now: Instant) {
         let Some(id) = self.jobs.get(&job).copied() else { return };
         let run = self.leave_run(id);
+        self.pace.take_back();
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.attempts = 0;
         entry.claim.skip();
@@ -357,6 +361,7 @@ impl Core {
         let Some(id) = self.jobs.get(&job).copied() else { return };
         let tries = self.starved.as_ref().map_or(0, |starved| starved.tries);
         let started = self.leave_run(id);
+        self.pace.take_back();
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match refusal {
             Refusal::Later(error) => {
