@@ -110,13 +110,14 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
                 }
                 continue;
             }
-            if self.exhausted && self.open.len() == self.services.len() {
+            let has_services = !self.services.is_empty();
+            if self.exhausted && has_services {
                 // Services of this very input do not keep it from ending.
-                self.pool.shared.change(|core, now| core.end_service_of(&self.services, now));
+                self.pool.shared.change(|core, now| core.end_service_of(&self.services, &self.open, now));
             }
-            // Those that come last are fewer than are waited for otherwise, and services do not end by themselves.
+            // Those that come last are fewer than are waited for otherwise; services, and what waits for their end, do not end by themselves.
             let most = if self.exhausted { self.open.len() } else { self.open.len().div_ceil(2) };
-            let wanted = wanted.min(most).min(self.open.len() - self.services.len());
+            let wanted = if has_services { 1 } else { wanted.min(most) };
             let until = deadline.earlier(self.deadline);
             match self.batch.take(wanted.max(1), until) {
                 Some(arrived) => self.arrived.extend(arrived),

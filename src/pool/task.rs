@@ -136,7 +136,8 @@ impl Task {
         self
     }
 
-    /// Runs when this task has ended, however it ended: for what cleans up.
+    /// Runs when this task has ended, however it ended: for what cleans up. With a [service](Self::service) this means its end, and not that
+    /// it is ready; whoever waits for that is no reason for the service to go on.
     pub fn after_end(mut self, earlier: impl Into<After>) -> Task {
         self.after.push(After { succeeds: false, ..earlier.into() });
         self
@@ -188,7 +189,7 @@ impl Task {
     }
 
     /// A service: others that are [`after`](Self::after) it start when it is ready and not when it has ended. It goes on until the
-    /// pool has nothing else to do, and is stopped then, the last one first.
+    /// pool has nothing else to do but what waits for its [end](Self::after_end), and is stopped then, the last one first.
     pub fn service(mut self, ready: Ready) -> Task {
         self.ready = Some(ready);
         self.is_service = true;

@@ -47,13 +47,11 @@ impl Core {
             return;
         }
         run.service = Service::Ready;
-        entry.is_forgotten = true;
         self.changes += 1;
         if self.is_observed {
             self.outbox.push_back(Effect::Ready { id, at: now });
         }
-        let doomed = self.line.resolve(id, true);
-        self.doom(doomed, now);
+        self.line.ready(id);
     }
 
     pub(super) fn ended(&mut self, id: TaskId, finish: Finish, now: Instant) {

@@ -220,8 +220,6 @@ struct Entry {
     cancelled: bool,
     /// Why it does not run, at its end.
     unstarted: Option<Unstarted>,
-    /// It is a service that was ready: those that waited for it have gone on, and the line has forgotten it.
-    is_forgotten: bool,
     phase: Phase,
 }
 

@@ -393,13 +393,7 @@ impl Core {
     pub(super) fn put_back(&mut self, id: TaskId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.phase = Phase::Waiting;
-        if std::mem::take(&mut entry.is_forgotten) {
-            let (group, priority, estimate) = (entry.task.group.clone(), entry.task.priority, entry.task.estimate);
-            // It waits for nothing, so that there is no cycle.
-            let _ = self.line.add(vec![Wish { id, group, priority, estimate, after: Vec::new() }]);
-        } else {
-            self.line.put_back(id);
-        }
+        self.line.put_back(id);
         self.changes += 1;
     }
 

@@ -51,7 +51,6 @@ impl Core {
                 attempts: 0,
                 cancelled: false,
                 unstarted: None,
-                is_forgotten: false,
                 phase: Phase::Waiting,
             };
             self.entries.insert(id, entry);
@@ -151,8 +150,12 @@ impl Core {
         self.end_next_service(now);
     }
 
-    /// Of these services the one that was started last is to end.
-    pub(in crate::pool) fn end_service_of(&mut self, ids: &HashSet<TaskId>, now: Instant) {
+    /// Of these services the one that was started last is to end, if all that is open waits for the end of one.
+    pub(in crate::pool) fn end_service_of(&mut self, ids: &HashSet<TaskId>, open: &HashSet<TaskId>, now: Instant) {
+        let waiting = self.line.waiting_for_ends(ids.iter().copied());
+        if open.iter().any(|id| !ids.contains(id) && !waiting.contains(id)) {
+            return;
+        }
         let last = self.services.iter().rev().find(|id| ids.contains(id)).copied();
         if let Some(id) = last.or_else(|| ids.iter().copied().find(|id| self.entries.contains_key(id))) {
             self.cancel(id, now);
