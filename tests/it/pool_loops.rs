@@ -52,7 +52,8 @@ fn a_halt_ends_a_loop_over_an_endless_input() {
                 if number == 5 { Command::new("false") } else { job() }
             })
         };
-        let loops: [(&str, fn(&Pool, &mut dyn Iterator<Item = Command>) -> Vec<usize>); 3] = [
+        type Run = fn(&Pool, &mut dyn Iterator<Item = Command>) -> Vec<usize>;
+        let loops: [(&str, Run); 3] = [
             ("map", |pool, tasks| pool.map(tasks).iter().map(|done| done.index()).collect()),
             ("imap", |pool, tasks| pool.imap(tasks).map(|done| done.index()).collect()),
             ("imap_unordered", |pool, tasks| pool.imap_unordered(tasks).map(|done| done.index()).collect()),
@@ -191,7 +192,9 @@ fn the_time_for_a_task_does_not_grow_with_their_number() {
                 let first = pool.apply_async(Command::new("false")).unwrap();
                 assert!(!first.wait().success());
                 let pending = submit(&pool, count);
-                jobs(count).map(|job| pool.apply_async(job).unwrap()).count() + pending.len() - count
+                let singles: Vec<_> = jobs(count).map(|job| pool.apply_async(job).unwrap()).collect();
+                assert!(pending.iter().chain(&singles).all(|one| one.wait().attempts() == 0));
+                count
             }),
         ];
         for (name, verb) in verbs {
