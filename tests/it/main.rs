@@ -32,6 +32,7 @@ mod pipeline;
 mod pool;
 mod pool_children;
 mod pool_faults;
+mod pool_loops;
 mod pool_random;
 mod pty;
 mod random;
