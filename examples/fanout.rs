@@ -10,7 +10,7 @@
 
 use lexopt::{Arg, Parser, ValueExt};
 use procession::pool::{Halt, Outcome, Pool, Print, Progress, Retry, Task, Template};
-use procession::{Command, Done, ErrorKind};
+use procession::{Command, Done};
 use std::ffi::OsString;
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::ffi::OsStringExt;
@@ -290,7 +290,8 @@ fn run(options: Options) -> Result<u8, Trouble> {
         return Ok(0);
     }
 
-    let mut pool = Pool::new(options.jobs).retry(Retry::times(options.retries)).halt(options.halt);
+    let pool = Pool::new(options.jobs).retry(Retry::times(options.retries)).halt(options.halt);
+    let mut pool = pool.start_interval(options.delay);
     let mut print = options.print();
     let progress = options.progress.then(|| options.bars());
     if let Some(progress) = &progress {
@@ -307,7 +308,7 @@ fn run(options: Options) -> Result<u8, Trouble> {
     }
 
     let count = Arc::new(Count { progress: progress.clone(), ..Count::default() });
-    let input = submit(&pool, tasks, options.delay, &print, &count);
+    let input = submit(&pool, tasks, &print, &count);
     pool.close();
     pool.join()?;
     // The bars go before anything else is said.
@@ -332,25 +333,20 @@ fn run(options: Options) -> Result<u8, Trouble> {
 
 /// Gives the tasks to the pool as fast as it runs them, until there are no more or it takes no more.
 ///
-/// This is what `Pool::imap_unordered` does, but that it takes several tasks from its input before it starts the first of them. An
-/// input that is a person, or `tail -f`, wants each to be started when it comes.
+/// This is what `Pool::imap_unordered` does, but that it hands out no record while the input makes one wait. With an input that is a
+/// person, or `tail -f`, one wants to hear of each failure when it comes.
 fn submit(
     pool: &Pool,
     tasks: impl Iterator<Item = io::Result<Task>>,
-    delay: Duration,
     print: &Print,
     count: &Arc<Count>,
 ) -> Result<(), Trouble> {
-    // Whoever submits a task has taken a ticket, which comes back when the task is over. As many as run may wait; with a delay
-    // none, because the delay is between starts.
+    // Whoever submits a task has taken a ticket, which comes back when the task is over. As many as run may wait.
     let (give_back, tickets) = mpsc::channel();
-    for _ in 0..if delay.is_zero() { 2 * pool.width() } else { pool.width() } {
+    for _ in 0..2 * pool.width() {
         give_back.send(())?;
     }
-    for (index, task) in tasks.enumerate() {
-        if index > 0 && !delay.is_zero() {
-            std::thread::sleep(delay);
-        }
+    for task in tasks {
         tickets.recv()?;
         if count.is_halted.load(Ordering::Relaxed) {
             break;
@@ -370,8 +366,7 @@ fn submit(
     Ok(())
 }
 
-/// What became of the jobs, for the exit status. `Summary` counts as well, but for it a job that was not started because of a
-/// halt has failed.
+/// What became of the jobs, for the exit status, and whether the run is halted.
 #[derive(Default)]
 struct Count {
     succeeded: AtomicU64,
@@ -384,7 +379,8 @@ impl Count {
     fn add(&self, done: &Done) {
         if done.success() {
             self.succeeded.fetch_add(1, Ordering::Relaxed);
-        } else if matches!(done.result(), Err(error) if error.kind() == ErrorKind::Cancelled) {
+        } else if done.unstarted().is_some() || matches!(done.outcome(), Outcome::Cancelled { .. }) {
+            // Because of others: no failure of its own.
             self.is_halted.store(true, Ordering::Relaxed);
         } else {
             self.failed.fetch_add(1, Ordering::Relaxed);

@@ -18,6 +18,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -90,8 +91,20 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
     let begun = Instant::now();
     handle::reap_orphans();
     let route = if hooks.is_empty() { SpawnRoute::current() } else { SpawnRoute::Portable };
-    let bound = bind(plan, route).map_err(|error| error.of_command(|| plan.line.clone()))?;
-    let born = retry_while_busy(bound.steps.len(), || birth(route, plan, &bound, hooks)).map_err(|refused| {
+    let mut bound = bind(plan, route).map_err(|error| error.of_command(|| plan.line.clone()))?;
+    let mut born = birth_unless_busy(route, plan, &bound, hooks);
+    if let Err(refused) = &born
+        && bound.shares_table()
+        && refused.is_of_table()
+    {
+        let lasts = !refused.may_pass();
+        bound.steps.remove(0);
+        born = birth_unless_busy(route, plan, &bound, hooks);
+        if lasts && born.is_ok() {
+            MAY_SHARE_TABLE.store(false, Ordering::Relaxed);
+        }
+    }
+    let born = born.map_err(|refused| {
         if let Some(foreground) = &bound.foreground {
             foreground.take_back_from_nobody();
         }
@@ -109,7 +122,7 @@ pub(crate) fn spawn(plan: &Plan, hooks: &[Hook]) -> Result<Spawned, Error> {
         foreground: bound.foreground.map(Box::new),
     });
     handle.span().spawned(route);
-    let Ours { stdin, stdout, stderr, terminal } = bound.ours;
+    let Ours { stdin, stdout, stderr, terminal, .. } = bound.ours;
     Ok(Spawned { handle, stdin, stdout, stderr, terminal })
 }
 
@@ -132,10 +145,18 @@ struct Ours {
     stdout: Option<PipeReader>,
     stderr: Option<PipeReader>,
     terminal: Option<Terminal>,
+    /// Whether what we keep makes room for what the child is given.
+    makes_room: bool,
+}
+
+impl Ours {
+    fn keep(&self, fd: OwnedFd) -> OwnedFd {
+        if self.makes_room { fd::out_of_the_way(fd) } else { fd }
+    }
 }
 
 fn bind(plan: &Plan, route: SpawnRoute) -> Result<Bound, Error> {
-    let mut ours = Ours::default();
+    let mut ours = Ours { makes_room: route != SpawnRoute::Portable, ..Ours::default() };
     let mut theirs = Vec::new();
     let slave = match &plan.pty {
         Some(settings) => Some(open_terminal(plan, settings, &mut ours)?),
@@ -180,7 +201,33 @@ fn bind(plan: &Plan, route: SpawnRoute) -> Result<Bound, Error> {
         let step = bind_step(plan, route, step, &wanted, &mut bound)?;
         bound.steps.extend(step);
     }
+    if route != SpawnRoute::Portable
+        && let Some(first) = first_not_needed(&bound.steps)
+    {
+        bound.steps.insert(0, Step::OwnTable { first });
+    }
     Ok(bound)
+}
+
+/// Whether a child may be born in our table of descriptors; not where that was refused once, by an older kernel or a filter.
+static MAY_SHARE_TABLE: AtomicBool = AtomicBool::new(true);
+
+/// The number from which on a child needs nothing of our table, if not copying the rest is worth while: at clone every descriptor in it
+/// costs some 80 ns, most of it at exec, which closes the copies again.
+fn first_not_needed(steps: &[Step]) -> Option<RawFd> {
+    let inherits_all = !steps.iter().any(|step| matches!(step, Step::CloseOthers(_)));
+    if inherits_all || !MAY_SHARE_TABLE.load(Ordering::Relaxed) {
+        return None;
+    }
+    let highest = fd::highest_if_crowded()?;
+    let needed = steps.iter().filter_map(Step::needed).fold(2, RawFd::max);
+    (needed < highest / 2).then_some(needed + 1)
+}
+
+impl Bound {
+    fn shares_table(&self) -> bool {
+        matches!(self.steps.first(), Some(Step::OwnTable { .. }))
+    }
 }
 
 fn lifted(source: RawFd, wanted: &[RawFd]) -> Result<OwnedFd, Error> {
@@ -262,15 +309,15 @@ fn open(
             }
             match number {
                 0 => {
-                    ours.stdin = Some(PipeWriter::new(writer));
+                    ours.stdin = Some(PipeWriter::new(ours.keep(writer)));
                     reader
                 }
                 1 => {
-                    ours.stdout = Some(PipeReader::new(reader));
+                    ours.stdout = Some(PipeReader::new(ours.keep(reader)));
                     writer
                 }
                 _ => {
-                    ours.stderr = Some(PipeReader::new(reader));
+                    ours.stderr = Some(PipeReader::new(ours.keep(reader)));
                     writer
                 }
             }
@@ -289,16 +336,16 @@ fn open_terminal(plan: &Plan, settings: &Pty, ours: &mut Ours) -> Result<OwnedFd
     pty::set_mode(slave, settings.mode).map_err(failed)?;
     pty::set_size(slave, settings.rows, settings.cols).map_err(failed)?;
     let identity = pty::identity(slave).map_err(failed)?;
-    let master = Arc::new(pair.master);
+    let master = Arc::new(ours.keep(pair.master));
     let on_it = |number| plan.descriptors.iter().any(|(other, stdio)| *other == number && stdio.is_pty());
-    let end = || fd::duplicate_from(master.as_fd(), 3).map_err(failed);
+    let end = |ours: &Ours| fd::duplicate_from(master.as_fd(), 3).map(|end| ours.keep(end)).map_err(failed);
     if on_it(0) {
-        ours.stdin = Some(PipeWriter::of_terminal(end()?, Arc::clone(&master)));
+        ours.stdin = Some(PipeWriter::of_terminal(end(ours)?, Arc::clone(&master)));
     }
     if on_it(1) {
-        ours.stdout = Some(PipeReader::of_terminal(end()?, identity));
+        ours.stdout = Some(PipeReader::of_terminal(end(ours)?, identity));
     } else if on_it(2) {
-        ours.stderr = Some(PipeReader::of_terminal(end()?, identity));
+        ours.stderr = Some(PipeReader::of_terminal(end(ours)?, identity));
     }
     ours.terminal = Some(Terminal::new(master, pair.path));
     Ok(pair.slave)
@@ -341,9 +388,38 @@ enum Refused {
 }
 
 impl Refused {
+    fn errno(&self) -> Option<i32> {
+        match self {
+            Refused::Birth(_, error) => error.raw_os_error(),
+            Refused::Step(failure) => Some(failure.errno),
+            Refused::Hook(errno) => Some(*errno),
+        }
+    }
+
+    /// Of a child that was born in our table: whether another one, with a copy of all of it, may fare better. It does where sharing is
+    /// refused, and where a path leads through a descriptor in `/proc/self/fd` that was left out.
+    fn is_of_table(&self) -> bool {
+        match self {
+            Refused::Birth(_, error) => {
+                matches!(error.raw_os_error(), Some(libc::EPERM | libc::EINVAL | libc::ENOSYS))
+            }
+            Refused::Step(failure) => failure.place == 0 || failure.errno == libc::ENOENT,
+            Refused::Hook(_) => false,
+        }
+    }
+
+    /// Whether the next child may fare better.
+    fn may_pass(&self) -> bool {
+        matches!(self.errno(), Some(libc::ENOMEM | libc::EMFILE | libc::ENOENT))
+    }
+
     fn is_busy(&self, steps: usize) -> bool {
         matches!(self, Refused::Step(failure) if failure.place == steps && failure.errno == libc::ETXTBSY)
     }
+}
+
+fn birth_unless_busy(route: SpawnRoute, plan: &Plan, bound: &Bound, hooks: &[Hook]) -> Result<Born, Refused> {
+    retry_while_busy(bound.steps.len(), || birth(route, plan, bound, hooks))
 }
 
 /// Somebody who wrote the program has closed it, and a child of another thread of his still holds the descriptor until its

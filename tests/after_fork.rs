@@ -114,6 +114,35 @@ fn no_step_allocates() {
     }
 }
 
+/// A child that takes a table of descriptors of its own first, and one to which that is refused. In a process of its own, which no other
+/// test has refused it.
+#[test]
+fn no_step_allocates_in_a_long_table() {
+    const VARIABLE: &str = "PROCESSION_TEST_LONG_TABLE";
+    if std::env::var_os(VARIABLE).is_none() {
+        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "no_step_allocates_in_a_long_table"]).env(VARIABLE, "1");
+        let output = again.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    armed();
+    let mut crowd: Vec<File> = (0..200).map(|_| File::open("/dev/null").unwrap()).collect();
+    assert!(fixture("exit").arg("0").status().unwrap().success());
+    crowd.drain(..30);
+    for _ in 0..3 {
+        let output = with_every_step(fixture("echo").arg("through")).output().unwrap();
+        assert_eq!(output.stdout(), b"through\n", "{output:?}");
+        let missing = with_every_step(Command::new(Path::new("/no/such/program"))).status().unwrap_err();
+        assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing:?}");
+    }
+    let denied = std::thread::spawn(|| {
+        deny(libc::SYS_close_range);
+        (0..2).all(|_| with_every_step(fixture("exit").arg("0")).status().unwrap().success())
+    });
+    assert!(denied.join().unwrap());
+}
+
 /// A trapped child would die by a signal, and look like one that was started.
 #[test]
 fn no_failure_allocates() {

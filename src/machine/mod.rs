@@ -194,14 +194,14 @@ impl Machine {
     /// Memory to collect in, and to be found there at the end.
     pub(crate) fn lend(&mut self, stream: Stream, mut buffer: Vec<u8>) {
         let kept = self.sink_mut(stream).kept_mut();
-        kept.used = buffer.len();
+        kept.lent = Some(buffer.len());
         buffer.clear();
         kept.head = buffer;
     }
 
     /// Up to which length the memory for what is read is known to have been written to before.
     pub(crate) fn used_memory(&self, stream: Stream) -> usize {
-        self.sink(stream).kept().map_or(0, |kept| kept.used)
+        self.sink(stream).kept().and_then(|kept| kept.lent).unwrap_or(0)
     }
 
     /// What is not kept of a stream is shown to somebody: nothing is lost.

@@ -60,8 +60,8 @@ pub(super) struct Kept {
     pub(super) after_return: bool,
     pub(super) overflowed: bool,
     pub(super) spill: Option<Spill>,
-    /// Up to which length the memory of the beginning was in use before.
-    pub(super) used: usize,
+    /// Up to which length the memory of the beginning was in use before, if it is somebody else's.
+    pub(super) lent: Option<usize>,
     /// Who kept the pipe open when reading was given up.
     holders: Vec<ProcessEntry>,
     /// When one of the streams was read last.
@@ -77,13 +77,14 @@ pub(super) struct Spill {
     pub(super) written: u64,
 }
 
-/// The first reads want little memory, later ones as much as has been read; a turn ends after this much.
+/// Most children say little, and there may be thousands of them: what is read first is read into memory for the moment, and as much as
+/// came is kept. Later reads want as much as has been read, and a turn ends after this much.
 pub(super) const READ_MIN: usize = 16 * 1024;
 pub(super) const READ_MAX: usize = 1024 * 1024;
 /// What is not kept is read into the same memory again, which should fit a cache.
-pub(super) const TAIL_READ_MIN: usize = 64 * 1024;
 pub(super) const TAIL_READ_MAX: usize = 256 * 1024;
-/// A read that brought less than this has most likely emptied the pipe: asking again would cost a call for nothing.
+/// A read that brought less than this, and less than it could, has most likely emptied the pipe: asking again would cost a call for
+/// nothing.
 pub(super) const WORTH_ASKING_AGAIN: usize = 16 * 1024;
 
 impl Default for Kept {
@@ -92,7 +93,7 @@ impl Default for Kept {
             head: Vec::new(),
             tail: Vec::new(),
             unread: 0,
-            read_max: TAIL_READ_MIN,
+            read_max: READ_MIN,
             total: 0,
             dropped: 0,
             dropped_first: false,
@@ -100,7 +101,7 @@ impl Default for Kept {
             after_return: false,
             overflowed: false,
             spill: None,
-            used: 0,
+            lent: None,
             holders: Vec::new(),
             heard: None,
         }
@@ -262,8 +263,8 @@ impl Sink {
         let (room, rule, unread_max, shown) = (self.room(), self.rule, self.bytes_max, self.shown);
         let (kept, mut taken) = (self.kept.get_or_insert_default(), 0);
         while self.state == State::Open && taken < TURN_MAX && !kept.overflowed {
-            let count = match kept.read_once(room, rule, shown, &mut read) {
-                Ok(count) => count,
+            let (count, is_full) = match kept.read_once(room, rule, shown, &mut read) {
+                Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(Trouble::Read(error)),
             };
@@ -275,7 +276,8 @@ impl Sink {
             match count {
                 0 => self.state = State::Ended,
                 // What is handed out is wanted while it is in the cache.
-                count if count < WORTH_ASKING_AGAIN || rule == Rule::Live => break,
+                _ if rule == Rule::Live => break,
+                count if count < WORTH_ASKING_AGAIN && !is_full => break,
                 count => taken += count,
             }
         }
@@ -316,8 +318,36 @@ impl Sink {
         } else {
             bytes.extend_from_slice(&kept.tail);
         }
+        // Records are kept by the thousand.
+        if kept.lent.is_none() && bytes.capacity() <= READ_MIN && bytes.len() * 2 <= bytes.capacity() {
+            bytes.shrink_to_fit();
+        }
         Captured { bytes, completeness, ..captured }
     }
+}
+
+/// Reads so much, or a little more, but not more than there is room for. Says how many bytes came, and how many could have come.
+fn read_some(
+    to: &mut Vec<u8>,
+    wanted: usize,
+    room: usize,
+    read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
+) -> io::Result<(usize, usize)> {
+    let spare = to.capacity() - to.len();
+    if wanted > READ_MIN || spare >= wanted.min(room) {
+        to.reserve(wanted.min(room));
+        let most = (to.capacity() - to.len()).min(READ_MAX).min(room);
+        return Ok((read(to, most)?, most));
+    }
+    let most = wanted.min(room);
+    let mut piece = Vec::with_capacity(most);
+    let count = read(&mut piece, most)?;
+    if to.capacity() == 0 && count * 2 > most {
+        *to = piece;
+    } else {
+        to.extend_from_slice(&piece);
+    }
+    Ok((count, most))
 }
 
 impl Kept {
@@ -360,28 +390,24 @@ impl Kept {
         rule: Rule,
         shown: bool,
         read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    ) -> io::Result<(usize, bool)> {
         let (room, live) = (head_max.saturating_sub(self.head.len()), rule == Rule::Live);
         if room > 0 {
-            let wanted = self.head.len().clamp(READ_MIN, READ_MAX).min(room);
-            self.head.reserve(wanted);
-            let spare = self.head.capacity() - self.head.len();
             let before = self.head.len();
-            let count = read(&mut self.head, spare.min(READ_MAX).min(room))?;
+            let (count, most) = read_some(&mut self.head, before.clamp(READ_MIN, READ_MAX), room, read)?;
             self.dropped += self.skip_half(before, false, live) as u64;
-            return Ok(count);
+            return Ok((count, count == most));
         }
         // The beginning is full: what comes now goes to the end, or is counted. Moving the end down each time would cost more
         // than letting it grow to twice its size.
         if self.tail.len() > self.unread.max(tail_max).saturating_mul(2).max(READ_MIN) {
             self.trim(tail_max, shown);
         }
-        self.tail.reserve(self.read_max);
         let before = self.tail.len();
-        let count = read(&mut self.tail, self.read_max)?;
+        let (count, most) = read_some(&mut self.tail, self.read_max, self.read_max, read)?;
         let skipped = self.skip_half(before, true, live);
-        if count == self.read_max {
-            self.read_max = (count * 2).min(TAIL_READ_MAX);
+        if count == most {
+            self.read_max = (count * 4).min(TAIL_READ_MAX);
         }
         if live {
             self.unread += count - skipped;
@@ -389,7 +415,7 @@ impl Kept {
             self.dropped += skipped as u64;
         }
         self.overflowed |= rule == Rule::Fail && count > 0;
-        Ok(count)
+        Ok((count, count == most))
     }
 
     /// The second half of a line end whose first half was taken is nobody's. Says how many bytes that were; of a live stream they

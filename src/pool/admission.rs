@@ -103,6 +103,40 @@ impl Admission {
     }
 }
 
+/// So much time lies between two starts, at least. Pure.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    pub(crate) interval: Duration,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    /// Whether a task may be started now.
+    pub(crate) fn admits(&self, now: Instant) -> bool {
+        self.next.is_none_or(|next| next <= now)
+    }
+
+    /// One is started, and it counts from now; or from later, when that is said again.
+    pub(crate) fn start(&mut self, now: Instant) {
+        self.next = if self.interval.is_zero() { None } else { now.checked_add(self.interval) };
+    }
+
+    /// What was to be started was not.
+    pub(crate) fn take_back(&mut self) {
+        self.next = None;
+    }
+
+    /// When the next one may be started, as long as that was not asked after that moment.
+    pub(crate) fn moment(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Whether that moment has come, now and not before.
+    pub(crate) fn renew(&mut self, now: Instant) -> bool {
+        self.next.take_if(|next| *next <= now).is_some()
+    }
+}
+
 /// What the machine says of itself, as far as it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Reading {
@@ -218,6 +252,25 @@ fn number(word: &str) -> Option<f64> {
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
+
+    #[test]
+    fn a_pace_lies_between_starts() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut pace = Pace { interval: Duration::from_secs(2), next: None };
+        assert!(pace.admits(at(0)) && pace.moment().is_none() && !pace.renew(at(0)));
+        pace.start(at(0));
+        assert!(!pace.admits(at(1)) && pace.moment() == Some(at(2)));
+        pace.start(at(1));
+        assert!(!pace.admits(at(2)) && !pace.renew(at(2)) && pace.admits(at(3)));
+        assert!(pace.renew(at(3)) && !pace.renew(at(3)) && pace.admits(at(3)));
+        pace.start(at(4));
+        pace.take_back();
+        assert!(pace.admits(at(4)));
+        pace.interval = Duration::ZERO;
+        pace.start(at(5));
+        assert!(pace.admits(at(5)));
+    }
 
     #[test]
     fn loads_are_read() {

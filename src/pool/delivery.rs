@@ -2,6 +2,7 @@
 //! a word that nobody said is said when its delivery is dropped.
 
 use super::done::{Done, Outcome, TaskId};
+use super::known::Claim;
 use super::lanes::Shared;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -19,13 +20,28 @@ pub(super) struct Delivery {
 }
 
 enum To {
-    Slot { slot: Arc<Slot>, callback: Option<Callback> },
+    Slot { filler: Filler, callback: Option<Callback> },
     Batch(Arc<Batch>),
+}
+
+/// Whoever fills a slot. He who wants to take the record away waits until this one has let go of it: fields are dropped in order.
+struct Filler {
+    slot: Arc<Slot>,
+    _gate: Gate,
+}
+
+struct Gate(Arc<Bell>);
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.0.ring(0);
+    }
 }
 
 impl Delivery {
     pub(super) fn to_slot(slot: Arc<Slot>, callback: Option<Callback>) -> Delivery {
-        Delivery { to: Some(To::Slot { slot, callback }) }
+        let gate = Gate(Arc::clone(&slot.gate));
+        Delivery { to: Some(To::Slot { filler: Filler { slot, _gate: gate }, callback }) }
     }
 
     pub(super) fn to_batch(batch: Arc<Batch>) -> Delivery {
@@ -40,9 +56,9 @@ impl Delivery {
     /// A function of the caller's may be called, and may panic; the record has been put down before.
     pub(super) fn deliver(mut self, done: Done) {
         match self.to.take() {
-            Some(To::Slot { slot, callback }) => {
-                slot.put(done);
-                if let (Some(callback), Some(done)) = (callback, slot.done.get()) {
+            Some(To::Slot { filler, callback }) => {
+                filler.slot.put(done);
+                if let (Some(callback), Some(done)) = (callback, filler.slot.done.get()) {
                     callback(done);
                 }
             }
@@ -60,88 +76,104 @@ impl Delivery {
 /// A bug, or a panic, has lost a task: nobody is left waiting.
 impl Drop for Delivery {
     fn drop(&mut self) {
-        let Some(to) = self.to.take() else { return };
-        let now = Instant::now();
-        let done = Done {
-            id: TaskId(0),
-            index: 0,
-            name: None,
-            group: None,
-            outcome: Outcome::EngineFailed { retryable: false },
-            result: Err(Error::new(ErrorKind::Engine).detail("the pool has lost the task")),
-            attempts: 0,
-            slot: 0,
-            place: "".into(),
-            submitted: now,
-            started: None,
-            ended: now,
-            skipped: false,
-        };
-        match to {
-            To::Slot { slot, .. } => slot.put(done),
-            To::Batch(batch) => batch.put(done),
+        match self.to.take() {
+            Some(To::Slot { filler, .. }) => filler.slot.put(lost()),
+            Some(To::Batch(batch)) => batch.put(lost()),
+            None => {}
         }
     }
 }
 
-/// Somebody who waits for one of several things.
-#[derive(Default)]
+/// What is said when nothing is known.
+fn lost() -> Done {
+    let now = Instant::now();
+    Done {
+        id: TaskId(0),
+        index: 0,
+        name: None,
+        group: None,
+        outcome: Outcome::EngineFailed { retryable: false },
+        unstarted: None,
+        result: Err(Error::new(ErrorKind::Engine).detail("the pool has lost the task")),
+        attempts: 0,
+        slot: 0,
+        place: "".into(),
+        submitted: now,
+        started: None,
+        ended: now,
+        skipped: false,
+    }
+}
+
+/// What somebody hangs up who waits for one of several things, each with a place.
+#[derive(Debug, Default)]
 pub(super) struct Bell {
-    rung: Mutex<bool>,
+    /// The places that have rung and were not heard.
+    rung: Mutex<VecDeque<usize>>,
     condition: Condvar,
 }
 
 impl Bell {
-    fn ring(&self) {
-        *lock(&self.rung) = true;
+    fn ring(&self, place: usize) {
+        lock(&self.rung).push_back(place);
         self.condition.notify_all();
     }
 
-    /// Waits until it has been rung since the last time. False if the deadline came first.
-    fn wait(&self, deadline: Deadline) -> bool {
+    /// Waits until there is a place that has rung and was not heard. `None` if the deadline came first.
+    fn wait(&self, deadline: Deadline) -> Option<usize> {
         let mut rung = lock(&self.rung);
-        while !std::mem::take(&mut *rung) {
-            rung = match pause(&self.condition, rung, deadline) {
-                Some(rung) => rung,
-                None => return false,
-            };
+        loop {
+            if let Some(place) = rung.pop_front() {
+                return Some(place);
+            }
+            rung = pause(&self.condition, rung, deadline)?;
         }
-        true
     }
 }
 
 /// The record of one task, once it is there.
 pub(super) struct Slot {
     done: OnceLock<Done>,
-    bells: Mutex<Vec<Arc<Bell>>>,
+    /// Those of people who have gone away are left until the next one comes.
+    bells: Mutex<Vec<(Weak<Bell>, usize)>>,
+    /// Rings when nobody will fill the slot, or look at what he has filled in, any more.
+    gate: Arc<Bell>,
 }
 
 impl Slot {
     pub(super) fn new() -> Arc<Slot> {
-        Arc::new(Slot { done: OnceLock::new(), bells: Mutex::new(Vec::new()) })
+        Arc::new(Slot { done: OnceLock::new(), bells: Mutex::default(), gate: Arc::default() })
     }
 
     fn put(&self, done: Done) {
         // There is one delivery for each slot.
         let _ = self.done.set(done);
-        for bell in lock(&self.bells).drain(..) {
-            bell.ring();
+        for (bell, place) in lock(&self.bells).drain(..) {
+            if let Some(bell) = bell.upgrade() {
+                bell.ring(place);
+            }
         }
     }
 
-    /// The bell rings when the record is there.
-    fn hang(&self, bell: &Arc<Bell>) {
+    /// The bell rings once, with this place, when the record is there.
+    fn hang(&self, bell: &Arc<Bell>, place: usize) {
         let mut bells = lock(&self.bells);
         if self.done.get().is_some() {
-            bell.ring();
+            bell.ring(place);
         } else {
-            bells.push(Arc::clone(bell));
+            bells.retain(|(bell, _)| bell.strong_count() > 0);
+            bells.push((Arc::downgrade(bell), place));
         }
     }
+}
 
-    fn unhang(&self, bell: &Arc<Bell>) {
-        lock(&self.bells).retain(|other| !Arc::ptr_eq(other, bell));
+/// One bell for all of them, which rings with their places.
+fn hang_all(pending: &[Pending]) -> Arc<Bell> {
+    let bell = Arc::new(Bell::default());
+    for (place, one) in pending.iter().enumerate() {
+        one.slot.hang(&bell, place);
     }
+    bell
 }
 
 /// The records of many tasks, in the order in which they come.
@@ -215,7 +247,7 @@ pub(super) fn pause<'a, T>(
 #[doc(alias = "AsyncResult")]
 #[doc(alias = "Future")]
 pub struct Pending {
-    pub(super) id: TaskId,
+    pub(super) claim: Arc<Claim>,
     pub(super) slot: Arc<Slot>,
     pub(super) shared: Weak<Shared>,
 }
@@ -223,7 +255,7 @@ pub struct Pending {
 impl Pending {
     /// The task: for [`Task::after`](crate::pool::Task::after).
     pub fn id(&self) -> TaskId {
-        self.id
+        self.claim.id
     }
 
     /// Waits for the last word.
@@ -245,9 +277,8 @@ impl Pending {
     pub fn wait_deadline(&self, deadline: impl Into<Deadline>) -> Option<&Done> {
         let deadline = deadline.into();
         let bell = Arc::new(Bell::default());
-        self.slot.hang(&bell);
+        self.slot.hang(&bell, 0);
         bell.wait(deadline);
-        self.slot.unhang(&bell);
         self.done()
     }
 
@@ -271,34 +302,26 @@ impl Pending {
     /// Whether it runs now.
     #[doc(alias = "running")]
     pub fn is_running(&self) -> bool {
-        self.shared.upgrade().is_some_and(|shared| shared.core().is_running(self.id))
+        self.shared.upgrade().is_some_and(|shared| shared.core().is_running(self.id()))
     }
 
     /// Wishes that it be cancelled: one that waits is over at once, one that runs is stopped with its tree, by the stop plan of its
     /// command. False if it is over already. That it has happened is told as its [`Outcome`].
     pub fn cancel(&self) -> bool {
-        self.shared.upgrade().is_some_and(|shared| shared.cancel(&[self.id]))
+        self.shared.upgrade().is_some_and(|shared| shared.cancel(&[self.id()]))
     }
 
     /// Waits, and takes the record. If the task has a callback that is waited for, too.
     pub fn into_done(self) -> Done {
-        self.wait();
-        let mut slot = self.slot;
-        loop {
-            match Arc::try_unwrap(slot).map(|slot| slot.done.into_inner()) {
-                Ok(Some(done)) => return done,
-                // Whoever has put it down is about to let go of it.
-                Err(shared) => slot = shared,
-                Ok(None) => slot = Slot::new(),
-            }
-            std::thread::yield_now();
-        }
+        // Whoever has put it down has a look at it as long as the callback takes.
+        while self.slot.gate.wait(Deadline::NEVER).is_none() {}
+        Arc::into_inner(self.slot).and_then(|slot| slot.done.into_inner()).unwrap_or_else(lost)
     }
 }
 
 impl fmt::Debug for Pending {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Pending").field("id", &self.id).field("outcome", &self.done().map(Done::outcome)).finish()
+        out.debug_struct("Pending").field("id", &self.id()).field("outcome", &self.done().map(Done::outcome)).finish()
     }
 }
 
@@ -327,20 +350,20 @@ pub enum ReturnWhen {
 /// ```
 pub fn wait(pending: &[Pending], when: ReturnWhen, deadline: impl Into<Deadline>) -> (Vec<usize>, Vec<usize>) {
     let deadline = deadline.into();
-    let bell = Arc::new(Bell::default());
-    for one in pending {
-        one.slot.hang(&bell);
-    }
-    let is_enough = || match when {
-        ReturnWhen::First => pending.iter().any(Pending::is_done),
-        ReturnWhen::FirstFailure => {
-            pending.iter().any(|one| one.success() == Some(false)) || pending.iter().all(Pending::is_done)
+    let bell = hang_all(pending);
+    let (mut over, mut has_failed) = (0, false);
+    loop {
+        let is_enough = match when {
+            ReturnWhen::First => over > 0,
+            ReturnWhen::FirstFailure => has_failed,
+            ReturnWhen::All => false,
+        };
+        if is_enough || over == pending.len() {
+            break;
         }
-        ReturnWhen::All => pending.iter().all(Pending::is_done),
-    };
-    while !pending.is_empty() && !is_enough() && bell.wait(deadline) {}
-    for one in pending {
-        one.slot.unhang(&bell);
+        let Some(place) = bell.wait(deadline) else { break };
+        over += 1;
+        has_failed |= pending.get(place).and_then(Pending::success) == Some(false);
     }
     (0..pending.len()).partition(|&place| pending.get(place).is_some_and(Pending::is_done))
 }
@@ -348,35 +371,30 @@ pub fn wait(pending: &[Pending], when: ReturnWhen, deadline: impl Into<Deadline>
 /// Tasks in the order in which they come to their end; see [`as_completed`].
 #[derive(Debug)]
 pub struct AsCompleted<'a> {
-    pending: Vec<(usize, &'a Pending)>,
+    pending: &'a [Pending],
+    bell: Arc<Bell>,
+    left: usize,
     deadline: Deadline,
 }
 
 /// The tasks one by one, as they come to their end, each with its place. Ends early when the deadline has come.
 pub fn as_completed(pending: &[Pending], deadline: impl Into<Deadline>) -> AsCompleted<'_> {
-    AsCompleted { pending: pending.iter().enumerate().collect(), deadline: deadline.into() }
+    AsCompleted { pending, bell: hang_all(pending), left: pending.len(), deadline: deadline.into() }
 }
 
 impl<'a> Iterator for AsCompleted<'a> {
     type Item = (usize, &'a Done);
 
     fn next(&mut self) -> Option<(usize, &'a Done)> {
-        let bell = Arc::new(Bell::default());
-        for (_, one) in &self.pending {
-            one.slot.hang(&bell);
+        if self.left == 0 {
+            return None;
         }
-        let found = loop {
-            if let Some(found) = self.pending.iter().position(|(_, one)| one.is_done()) {
-                break Some(found);
-            }
-            if self.pending.is_empty() || !bell.wait(self.deadline) {
-                break None;
-            }
-        };
-        for (_, one) in &self.pending {
-            one.slot.unhang(&bell);
-        }
-        let (place, one) = self.pending.swap_remove(found?);
-        one.done().map(|done| (place, done))
+        let place = self.bell.wait(self.deadline)?;
+        self.left -= 1;
+        self.pending.get(place)?.done().map(|done| (place, done))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (0, Some(self.left))
     }
 }

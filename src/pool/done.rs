@@ -89,6 +89,31 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// Why a task was not started, where that is no failure of its own: see [`Done::unstarted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unstarted {
+    /// The run had been [halted](crate::pool::Pool::halt), by what had become of others.
+    Halted,
+    /// The run had been [interrupted](crate::pool::Pool::interruptible).
+    Interrupted,
+    /// It was cancelled while it waited: by its handle, by the end of its loop, or with the whole pool.
+    Cancelled,
+    /// This task, for which it waited, has not succeeded.
+    Dependency(TaskId),
+}
+
+/// `halted`, `interrupted`, `cancelled`, `#7 has not succeeded`.
+impl fmt::Display for Unstarted {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unstarted::Halted => out.write_str("halted"),
+            Unstarted::Interrupted => out.write_str("interrupted"),
+            Unstarted::Cancelled => out.write_str("cancelled"),
+            Unstarted::Dependency(id) => write!(out, "{id} has not succeeded"),
+        }
+    }
+}
+
 /// What became of a task: the last word about it. Every task gets exactly one.
 ///
 /// How a command ends is no error, as with [`Command::output`](crate::Command::output); what kept it from running to its end is.
@@ -101,6 +126,7 @@ pub struct Done {
     pub(crate) name: Option<Arc<str>>,
     pub(crate) group: Option<Arc<str>>,
     pub(crate) outcome: Outcome,
+    pub(crate) unstarted: Option<Unstarted>,
     pub(crate) result: Result<Output, Error>,
     pub(crate) attempts: u32,
     pub(crate) slot: usize,
@@ -134,6 +160,7 @@ impl Done {
             name: None,
             group: None,
             outcome,
+            unstarted: None,
             result,
             attempts: u32::from(was_started),
             slot: 0,
@@ -173,6 +200,25 @@ impl Done {
     /// How it ended.
     pub fn outcome(&self) -> Outcome {
         self.outcome
+    }
+
+    /// Why it was not started, or not again, if that was because of others and it could have been: it is no failure of its own then. A
+    /// task that was tried before has [`attempts`](Self::attempts).
+    ///
+    /// ```
+    /// use procession::pool::{Pool, Task, Unstarted};
+    /// use procession::Command;
+    ///
+    /// let done = Pool::new(2).map([
+    ///     Task::new(Command::new("false")).name("compile"),
+    ///     Task::new(Command::new("true")).after("compile"),
+    ///     Task::new(Command::new("/no/such/program")),
+    /// ]);
+    /// assert_eq!(done[1].unstarted(), Some(Unstarted::Dependency(done[0].id())));
+    /// assert_eq!(done[2].unstarted(), None, "it could not be started");
+    /// ```
+    pub fn unstarted(&self) -> Option<Unstarted> {
+        self.unstarted
     }
 
     /// How its process ended; [`ExitStatus::UNKNOWN`] if there was none or nobody can tell.
@@ -242,7 +288,8 @@ impl Done {
         self.submitted
     }
 
-    /// When its last attempt was started.
+    /// When its last attempt was started: when the engine had taken it. On this machine its process is there then; where jobs queue at the
+    /// engine it may start later. None if the last attempt was not taken, because there is no such program for example.
     pub fn started(&self) -> Option<Instant> {
         self.started
     }

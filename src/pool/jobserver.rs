@@ -208,6 +208,19 @@ impl Jobserver {
         Ok(Jobserver::new(channel, passed, Some(jobs), side))
     }
 
+    /// How many jobs there are at a time, all in all: known to a [server](Self::server), and to a client if whoever started it says `-j` in
+    /// `MAKEFLAGS`, as make does.
+    ///
+    /// ```
+    /// use procession::pool::{Jobserver, JobserverStyle};
+    ///
+    /// assert_eq!(Jobserver::server(4, JobserverStyle::Pipe)?.jobs(), Some(4));
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn jobs(&self) -> Option<usize> {
+        self.shared.jobs
+    }
+
     fn new(channel: Channel, passed: Passed, jobs: Option<usize>, side: Side) -> Jobserver {
         Jobserver { shared: Arc::new(Shared { channel, passed, jobs, side, held: Mutex::default() }) }
     }
@@ -527,6 +540,7 @@ mod tests {
         let (reader, writer, flags) = pipe(b"abc");
         let jobserver = client(&[(MAKEFLAGS, &flags)]).unwrap().unwrap();
         assert!(jobserver.shared.channel.through.is_none());
+        assert_eq!(jobserver.jobs(), Some(9));
         let mut tokens: Vec<JobToken> = (0..4).map(|_| jobserver.try_acquire().unwrap().unwrap()).collect();
         assert!(jobserver.try_acquire().unwrap().is_none());
         // Whichever is dropped, the pipe has one more; only the last one to be dropped is no byte.

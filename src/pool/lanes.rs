@@ -53,7 +53,8 @@ pub(super) enum Engines {
 #[derive(Default)]
 pub(super) struct Audience {
     observers: Vec<Box<dyn Observer>>,
-    panics: Vec<String>,
+    /// What the first of them has panicked with that was not told.
+    panic: Option<String>,
 }
 
 thread_local! {
@@ -277,12 +278,11 @@ impl Shared {
         }
     }
 
-    /// What those who look on, and conditions, panicked with.
-    pub(super) fn take_panics(&self) -> Vec<String> {
-        let conditions = std::mem::take(&mut self.core().panics);
-        let mut panics = std::mem::take(&mut lock(&self.audience).panics);
-        panics.extend(conditions.iter().map(|panic| words(&**panic)));
-        panics
+    /// What one of those who look on, or a condition, panicked with.
+    pub(super) fn take_panic(&self) -> Option<String> {
+        let condition = self.core().panic.take();
+        let panic = lock(&self.audience).panic.take();
+        panic.or_else(|| condition.map(|panic| words(&*panic)))
     }
 
     // ---- lanes ----
@@ -355,7 +355,7 @@ impl Audience {
             Effect::Resolved(done, delivery) => {
                 self.see(&TaskNews::Finished(&done));
                 let delivered = catch_unwind(AssertUnwindSafe(|| delivery.deliver(*done)));
-                self.panics.extend(delivered.err().map(|panic| words(&*panic)));
+                self.panic = self.panic.take().or_else(|| delivered.err().map(|panic| words(&*panic)));
             }
             Effect::Submitted { id, task, at } => {
                 self.see(&TaskNews::Submitted { id, label: &task.to_string(), task: &task, at });
@@ -370,14 +370,17 @@ impl Audience {
                 self.see(&TaskNews::Output { id, index, label, stream, bytes: &bytes });
             }
             Effect::Ready { id, at } => self.see(&TaskNews::Ready { id, at }),
-            Effect::Retrying { id, outcome, pause, at } => self.see(&TaskNews::Retrying { id, outcome, pause, at }),
+            Effect::Retrying { id, task, attempt, outcome, result, pause, at } => {
+                let (label, result) = (&task.to_string(), (*result).as_ref());
+                self.see(&TaskNews::Retrying { id, label, attempt, outcome, result, pause, at });
+            }
         }
     }
 
     fn see(&mut self, news: &TaskNews<'_>) {
         for observer in &mut self.observers {
             let seen = catch_unwind(AssertUnwindSafe(|| observer.see(news)));
-            self.panics.extend(seen.err().map(|panic| words(&*panic)));
+            self.panic = self.panic.take().or_else(|| seen.err().map(|panic| words(&*panic)));
         }
     }
 }

@@ -7,7 +7,7 @@
 use super::done::TaskId;
 use super::turns::{Rank, Standing, Turns};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::mem;
 use std::sync::Arc;
@@ -60,7 +60,8 @@ pub(crate) struct Line {
     fair: bool,
     /// Those that wait, and those that have left but are not over.
     tasks: ByTask<Waiting>,
-    /// Those that failed or never could run, each with the one whose failure it was. All that is remembered of what is over.
+    /// Those that failed or never could run, each with the one whose failure it was, until that is forgotten. All that is remembered of
+    /// what is over.
     failed: ByTask<TaskId>,
     turns: Turns,
     /// Those whose followers have changed since their rank was looked at: looked at last to first, each one once.
@@ -87,8 +88,17 @@ struct Waiting {
     rank: Option<Rank>,
     /// What was not over when it came. Those that are by now are unknown to the line.
     after: Vec<TaskId>,
-    /// The waiting ones that come after it, largest rank first, and whether it must succeed for them.
-    followers: BTreeMap<(Reverse<Option<Rank>>, TaskId), bool>,
+    /// The waiting ones that come after it, largest rank first.
+    followers: BTreeMap<(Reverse<Option<Rank>>, TaskId), Link>,
+    /// It is a service that can be used.
+    is_ready: bool,
+}
+
+/// What one that waits for another one waits for: its success, or its readiness if it is a service; its end; or both.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    succeeds: bool,
+    ends: bool,
 }
 
 /// Where a task is on its way through the line.
@@ -174,6 +184,7 @@ impl Line {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         if matches!(task.state, State::Taken) {
             task.state = State::Startable { is_back: true };
+            task.is_ready = false;
             self.turns.insert(&task.group, task.standing(), id);
             self.waiting += 1;
         }
@@ -200,7 +211,42 @@ impl Line {
         true
     }
 
-    /// A task is over or, if it is a service, ready. Those that wait for nothing else may start now.
+    /// A service that was taken can be used: those that wait for that, and for nothing else, may start now. Those that wait for its end go
+    /// on waiting.
+    pub(crate) fn ready(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id).filter(|task| matches!(task.state, State::Taken)) else { return };
+        task.is_ready = true;
+        let mut served = Vec::new();
+        task.followers.retain(|(_, follower), link| {
+            if link.succeeds && !link.ends {
+                served.push(*follower);
+            }
+            link.succeeds = false;
+            link.ends
+        });
+        mark_stale(&mut self.stale, self.policy, id, task);
+        let mut free = Vec::new();
+        served.into_iter().for_each(|follower| self.loosen(follower, &mut free));
+        self.start_turns(free);
+    }
+
+    /// Those that cannot start before one of these services has ended.
+    pub(crate) fn waiting_for_ends(&self, services: impl Iterator<Item = TaskId>) -> HashSet<TaskId> {
+        let mut waiting = HashSet::new();
+        let mut next: Vec<TaskId> = Vec::new();
+        for task in services.filter_map(|id| self.tasks.get(&id)) {
+            next.extend(task.followers.iter().filter(|(_, link)| link.ends).map(|((_, follower), _)| *follower));
+        }
+        while let Some(id) = next.pop() {
+            if waiting.insert(id) {
+                let task = self.tasks.get(&id);
+                next.extend(task.into_iter().flat_map(|task| task.followers.keys().map(|(_, follower)| *follower)));
+            }
+        }
+        waiting
+    }
+
+    /// A task is over. Those that wait for nothing else may start now.
     ///
     /// Returns those that can never run now, nearest first, each with the one whose failure it was. They have left the line, count
     /// as failed, and need not be resolved. A failure is remembered, also that of a task that is not known here.
@@ -230,6 +276,11 @@ impl Line {
             self.failed.insert(*id, *id);
         }
         left.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Nobody will ask for this one any more.
+    pub(crate) fn forget_failure(&mut self, id: TaskId) {
+        self.failed.remove(&id);
     }
 
     /// How many wait, startable or not.
@@ -262,19 +313,25 @@ impl Line {
         let mut after = Vec::new();
         for (earlier, succeeds) in &wish.after {
             let Some(earlier_task) = self.tasks.get_mut(earlier) else { continue };
+            if *succeeds && earlier_task.is_ready {
+                continue;
+            }
             let link = earlier_task.followers.entry((Reverse(own), wish.id));
             // Named twice it is waited for once, and must succeed if it must by either.
-            *link.or_insert_with(|| {
+            let link = link.or_insert_with(|| {
                 after.push(*earlier);
-                false
-            }) |= *succeeds;
+                Link::default()
+            });
+            link.succeeds |= *succeeds;
+            link.ends |= !*succeeds;
             mark_stale(&mut self.stale, self.policy, *earlier, earlier_task);
         }
         let free = after.is_empty().then_some((arrival, wish.id));
         let state = State::Blocked(after.len());
         let group = if self.fair { wish.group.clone() } else { None };
         let followers = BTreeMap::new();
-        self.tasks.insert(wish.id, Waiting { state, group, arrival, order, own, rank: own, after, followers });
+        let task = Waiting { state, group, arrival, order, own, rank: own, after, followers, is_ready: false };
+        self.tasks.insert(wish.id, task);
         self.waiting += 1;
         free
     }
@@ -321,17 +378,24 @@ impl Line {
             self.failed.entry(id).or_insert(culprit);
         }
         let Some(task) = self.forget(id) else { return };
-        for ((_, follower), succeeds) in task.followers {
-            if succeeds && !success {
+        for ((_, follower), link) in task.followers {
+            if link.succeeds && !success {
                 self.remove(follower);
                 lost.push((follower, culprit));
-            } else if let Some(task) = self.tasks.get_mut(&follower)
-                && let State::Blocked(open) = &mut task.state
-            {
-                *open -= 1;
-                if *open == 0 {
-                    free.push((task.arrival, follower));
-                }
+            } else {
+                self.loosen(follower, free);
+            }
+        }
+    }
+
+    /// It waits for one less.
+    fn loosen(&mut self, id: TaskId, free: &mut Vec<(u64, TaskId)>) {
+        if let Some(task) = self.tasks.get_mut(&id)
+            && let State::Blocked(open) = &mut task.state
+        {
+            *open -= 1;
+            if *open == 0 {
+                free.push((task.arrival, id));
             }
         }
     }
@@ -353,8 +417,8 @@ impl Line {
             let after = mem::take(&mut task.after);
             for earlier in &after {
                 let Some(earlier_task) = self.tasks.get_mut(earlier) else { continue };
-                if let Some(succeeds) = earlier_task.followers.remove(&key) {
-                    earlier_task.followers.insert(key_now, succeeds);
+                if let Some(link) = earlier_task.followers.remove(&key) {
+                    earlier_task.followers.insert(key_now, link);
                     mark_stale(&mut self.stale, self.policy, *earlier, earlier_task);
                 }
             }

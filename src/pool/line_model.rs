@@ -5,7 +5,7 @@
 use super::done::TaskId;
 use super::line::{Line, Policy, Wish};
 use super::turns::PASSED_MAX;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ struct Task {
     length: i128,
     state: State,
     is_back: bool,
+    is_ready: bool,
     passed: u32,
 }
 
@@ -70,9 +71,11 @@ impl Model {
                 self.failed.insert(wish.id, culprit);
                 lost.insert((wish.id, culprit));
             } else {
-                let (wish, length) = (wish.clone(), wish.estimate.map_or(known, nanoseconds));
-                let state = State::Waits;
-                self.tasks.insert(wish.id, Task { wish, arrival, length, state, is_back: false, passed: 0 });
+                let (mut wish, length) = (wish.clone(), wish.estimate.map_or(known, nanoseconds));
+                let is_ready = |id: &TaskId| self.tasks.get(id).is_some_and(|task| task.is_ready);
+                wish.after.retain(|(id, succeeds)| !(*succeeds && is_ready(id)));
+                let (state, is_back, is_ready) = (State::Waits, false, false);
+                self.tasks.insert(wish.id, Task { wish, arrival, length, state, is_back, is_ready, passed: 0 });
             }
         }
         self.change_turns();
@@ -178,9 +181,32 @@ impl Model {
 
     fn put_back(&mut self, id: TaskId) {
         if let Some(task) = self.tasks.get_mut(&id).filter(|task| task.state == State::Taken) {
-            (task.state, task.is_back) = (State::Waits, true);
+            (task.state, task.is_back, task.is_ready) = (State::Waits, true, false);
         }
         self.change_turns();
+    }
+
+    fn ready(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(&id).filter(|task| task.state == State::Taken) else { return };
+        task.is_ready = true;
+        for task in self.tasks.values_mut() {
+            task.wish.after.retain(|(earlier, succeeds)| !(*succeeds && *earlier == id));
+        }
+        self.change_turns();
+    }
+
+    /// Those that wait for the end of this one, and those that wait for them.
+    fn waiting_for_end(&self, service: TaskId) -> HashSet<TaskId> {
+        let mut all = HashSet::new();
+        loop {
+            let waits = |task: &&Task| {
+                let is_new = task.state == State::Waits && !all.contains(&task.wish.id);
+                let mut after = task.wish.after.iter();
+                is_new && after.any(|(id, succeeds)| (*id == service && !succeeds) || all.contains(id))
+            };
+            let Some(id) = self.tasks.values().find(waits).map(|task| task.wish.id) else { return all };
+            all.insert(id);
+        }
     }
 
     fn remove(&mut self, id: TaskId) -> bool {
@@ -303,6 +329,10 @@ impl Story {
             _ if self.random.one_in(10) => self.drain(),
             _ => {}
         }
+        // The long stories are about something else.
+        if !self.is_stubborn && self.random.one_in(12) {
+            self.ready();
+        }
         self.compare();
     }
 
@@ -383,7 +413,7 @@ impl Story {
         let Some(id) = taken else { return };
         self.counts.taken += 1;
         assert!(!self.fates.contains_key(&id));
-        for (earlier, succeeds) in &self.wishes[&id].after {
+        for (earlier, succeeds) in &self.model.tasks[&id].wish.after {
             assert!(!self.model.tasks.contains_key(earlier), "{earlier} is not over");
             assert!(!succeeds || self.ends.get(earlier).is_none_or(|success| *success), "{earlier} failed");
         }
@@ -394,6 +424,17 @@ impl Story {
         if let Some(id) = any.or(self.random.pick(&self.model.in_state(State::Taken))) {
             self.line.put_back(id);
             self.model.put_back(id);
+        }
+    }
+
+    fn ready(&mut self) {
+        let taken = self.model.in_state(State::Taken);
+        let among = if self.random.one_in(5) { &self.used } else { &taken };
+        let Some(id) = self.random.pick(among) else { return };
+        self.line.ready(id);
+        self.model.ready(id);
+        if self.model.tasks.get(&id).is_some_and(|task| task.state == State::Taken) {
+            assert_eq!(self.line.waiting_for_ends([id].into_iter()), self.model.waiting_for_end(id));
         }
     }
 

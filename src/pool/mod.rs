@@ -7,12 +7,14 @@ mod core;
 mod delivery;
 mod done;
 mod engine;
+mod expected;
 mod halt;
 mod interrupt;
 mod lanes;
 mod line;
 mod local;
 mod jobserver;
+mod known;
 mod makeflags;
 mod held;
 #[cfg(feature = "runlog")]
@@ -42,7 +44,7 @@ mod verdict;
 
 pub use admission::Admission;
 pub use delivery::{AsCompleted, Pending, ReturnWhen, as_completed, wait};
-pub use done::{Done, Outcome, TaskId};
+pub use done::{Done, Outcome, TaskId, Unstarted};
 pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
 pub use halt::Halt;
 pub use jobserver::{JobToken, Jobserver, JobserverStyle};
@@ -72,6 +74,7 @@ use allowance::Allowance;
 use core::{Core, Submission};
 use delivery::{Callback, Delivery, Slot};
 use interrupt::{Desk, Listener};
+use known::Claim;
 use lanes::{Engines, Shared};
 use line::Line;
 use std::ffi::OsString;
@@ -163,8 +166,8 @@ impl Pool {
     /// When the whole run ends early. Never by default.
     ///
     /// What waits then, and what is submitted after that, is not started: [`Outcome::NotStarted`], with an error of the kind
-    /// [`Cancelled`](crate::ErrorKind::Cancelled). The input of a loop is still read to its end; a loop over an endless one has to leave
-    /// when it sees such a record.
+    /// [`Cancelled`](crate::ErrorKind::Cancelled). [`map`](Self::map) and its like take no more of their input then, and end with the records
+    /// of what they have taken. [`halted`](Self::halted) tells why.
     pub fn halt(self, halt: Halt) -> Pool {
         self.shared.core().halt = halt;
         self
@@ -187,6 +190,24 @@ impl Pool {
         admission.check()?;
         self.shared.core().admission = Some(admission);
         Ok(self)
+    }
+
+    /// So much time lies between the starts of two tasks, at least, also of such as are run again: for servers that do not want to be
+    /// asked by everybody at once. Nothing by default.
+    ///
+    /// ```
+    /// use procession::{Command, Pool};
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::new(8).start_interval(Duration::from_millis(5));
+    /// let done = pool.map([Command::new("true"), Command::new("true")]);
+    /// assert!(done[1].started() >= done[0].started().map(|first| first + Duration::from_millis(5)));
+    /// ```
+    #[doc(alias = "delay")]
+    #[doc(alias = "rate limit")]
+    pub fn start_interval(self, interval: Duration) -> Pool {
+        self.shared.core().pace.interval = interval;
+        self
     }
 
     /// Shares the number of jobs with others: a task starts only when it has a token of this jobserver, and gives it back when it is over,
@@ -334,9 +355,10 @@ impl Pool {
     fn submit_one(&self, task: Task, callback: Option<Callback>) -> Result<Pending, Error> {
         let slot = Slot::new();
         let delivery = Delivery::to_slot(Arc::clone(&slot), callback);
-        let ids = self.submit(vec![(task, 0, delivery)])?;
-        let id = ids.first().copied().unwrap_or(TaskId(0));
-        Ok(Pending { id, slot, shared: Arc::downgrade(&self.shared) })
+        let claims = self.submit(vec![(task, 0, delivery)])?;
+        let claim =
+            claims.into_iter().next().ok_or_else(|| Error::invalid("one task was submitted, and none was taken"))?;
+        Ok(Pending { claim, slot, shared: Arc::downgrade(&self.shared) })
     }
 
     /// Submits tasks that may wait for each other, in any order, and returns at once. All are taken, or none.
@@ -368,13 +390,13 @@ impl Pool {
         let tasks: Vec<(Task, Arc<Slot>)> = tasks.into_iter().map(|task| (task.into(), Slot::new())).collect();
         let slots: Vec<Arc<Slot>> = tasks.iter().map(|(_, slot)| Arc::clone(slot)).collect();
         let tasks = tasks.into_iter().enumerate();
-        let ids =
+        let claims =
             self.submit(tasks.map(|(index, (task, slot))| (task, index, Delivery::to_slot(slot, None))).collect())?;
-        let pending = ids.into_iter().zip(slots);
-        Ok(pending.map(|(id, slot)| Pending { id, slot, shared: Arc::downgrade(&self.shared) }).collect())
+        let pending = claims.into_iter().zip(slots);
+        Ok(pending.map(|(claim, slot)| Pending { claim, slot, shared: Arc::downgrade(&self.shared) }).collect())
     }
 
-    fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<TaskId>, Error> {
+    fn submit(&self, tasks: Vec<Submission>) -> Result<Vec<Arc<Claim>>, Error> {
         self.offer(tasks).map_err(|(error, tasks)| {
             tasks.into_iter().for_each(|(_, _, delivery)| delivery.forget());
             error
@@ -382,13 +404,14 @@ impl Pool {
     }
 
     /// The tasks come back if they are not taken.
-    fn offer(&self, tasks: Vec<Submission>) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
+    fn offer(&self, tasks: Vec<Submission>) -> Result<Vec<Arc<Claim>>, (Error, Vec<Submission>)> {
         let capabilities = self.shared.capabilities();
         self.shared.change(|core, now| core.submit(tasks, &capabilities, now))
     }
 
     /// Runs all tasks and returns their records in the order of the tasks. Whatever happens to one of them the others are run, unless
-    /// [`halt`](Self::halt) says otherwise.
+    /// [`halt`](Self::halt) says otherwise: then, and after an [interrupt](Self::interruptible), there are records only of those that
+    /// were taken from the input by then. If the pool is closed the first task that it refuses is the last one that is taken.
     ///
     /// ```
     /// use procession::{Command, Pool};
@@ -423,9 +446,12 @@ impl Pool {
     /// Runs the tasks and yields their records in the order of the tasks, each as soon as it and all before it are there. Further tasks
     /// are taken while the records are. Dropping the iteration cancels what is left of it.
     ///
-    /// The input is read by the caller's thread, as many tasks at a time as [`look_ahead`](Self::look_ahead) has room for, and these are
-    /// submitted together. An input that makes one wait for each item, such as a terminal, is better submitted item by item with
-    /// [`apply_async_with`](Self::apply_async_with).
+    /// The input is read by the caller's thread, as far ahead as [`look_ahead`](Self::look_ahead) has room for. Each task is submitted when
+    /// it was taken; one that is [`after`](Task::after) a name that has not come yet waits for it, as far as one looks ahead. As long as
+    /// the input makes one wait no record is handed out, although tasks are run; where that matters, as with a terminal,
+    /// [`apply_async_with`](Self::apply_async_with) says at once what has ended.
+    ///
+    /// It ends early, with the records of what was taken, when the pool is [halted](Self::halted) or closed.
     pub fn imap<T: Into<Task>, I: IntoIterator<Item = T>>(&self, tasks: I) -> Results<'_, I::IntoIter> {
         Results::new(self, tasks.into_iter(), true)
     }
@@ -463,6 +489,21 @@ impl Pool {
     /// How many tasks were taken and do not run yet.
     pub fn waiting(&self) -> usize {
         self.shared.core().waiting()
+    }
+
+    /// Why the run has ended early, if it has: by its [`halt`](Self::halt), or because it was [interrupted](Self::interrupted).
+    ///
+    /// ```
+    /// use procession::pool::{Halt, Pool};
+    /// use procession::Command;
+    ///
+    /// let pool = Pool::new(2).halt(Halt::on_failures(3));
+    /// let done = pool.map((0..).map(|_| Command::new("false")));
+    /// assert_eq!(pool.halted().as_deref(), Some("3 failed"));
+    /// # let _ = done;
+    /// ```
+    pub fn halted(&self) -> Option<String> {
+        self.shared.core().halted().map(str::to_owned)
     }
 
     /// The signal that has interrupted the run, the first one if there were several. Never without
@@ -522,7 +563,7 @@ impl Pool {
             let text = format!("{left} tasks of the pool are not over");
             return Err(Error::new(crate::error::ErrorKind::Timeout).detail(text));
         }
-        match self.shared.take_panics().into_iter().next() {
+        match self.shared.take_panic() {
             Some(panic) => Err(Error::invalid(format!("a callback has panicked: {panic}"))),
             None => Ok(()),
         }

@@ -2,7 +2,8 @@
 
 use super::done::{Done, Outcome, TaskId};
 use super::task::Task;
-use crate::output::Stream;
+use crate::error::Error;
+use crate::output::{Output, Stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,8 @@ pub enum TaskNews<'a> {
         /// The task itself.
         task: &'a Task,
     },
-    /// It was started, for the first time or again.
+    /// It was started, for the first time or again: the engine has taken it. On this machine its process is there now; where jobs
+    /// queue at the engine it may start later.
     Started {
         /// Which task.
         id: TaskId,
@@ -68,8 +70,14 @@ pub enum TaskNews<'a> {
     Retrying {
         /// Which task.
         id: TaskId,
+        /// What people know it by.
+        label: &'a str,
+        /// Which attempt has ended, from 1.
+        attempt: u32,
         /// How the attempt ended.
         outcome: Outcome,
+        /// What [`Done::result`] would have been if it had been the last attempt: the record of this one is in it, in an error as well.
+        result: Result<&'a Output, &'a Error>,
         /// After this pause.
         pause: Duration,
         /// When.

@@ -290,7 +290,7 @@ impl Board {
                 self.running.insert(*id, Running { slot: *slot, label, since: *at });
                 (*at, Event::Started)
             }
-            TaskNews::Retrying { id, outcome, pause, at } => (*at, self.retry(*id, *outcome, *pause, *at)),
+            TaskNews::Retrying { id, outcome, pause, at, .. } => (*at, self.retry(*id, *outcome, *pause, *at)),
             TaskNews::Finished(done) => (done.ended(), self.finish(done)),
             _ => return None,
         };

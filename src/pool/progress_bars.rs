@@ -329,7 +329,11 @@ mod tests {
             })
         }));
         assert!(caught.is_err());
+        let output = crate::Output::default();
         progress.see(&crate::pool::TaskNews::Retrying {
+            label: "b",
+            attempt: 1,
+            result: Ok(&output),
             id: TaskId(2),
             outcome: Outcome::TimedOut,
             pause: std::time::Duration::ZERO,

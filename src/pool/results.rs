@@ -4,10 +4,11 @@ use super::Pool;
 use super::core::Submission;
 use super::delivery::{Batch, Delivery};
 use super::done::{Done, Outcome, TaskId};
+use super::expected::Expected;
 use super::task::Task;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// How many tasks are read ahead for each that runs.
 const AHEAD: usize = 4;
-/// How long tasks wait for those that are submitted with them, if the input is slow.
+/// How long records that are there wait for the input to fill the look-ahead.
 const PATIENCE: Duration = Duration::from_millis(2);
 
 /// The records of tasks that are run while it is iterated: see [`Pool::imap`].
@@ -28,12 +29,14 @@ pub struct Results<'a, I> {
     batch: Arc<Batch>,
     ordered: bool,
     deadline: Deadline,
-    /// How many may be submitted and not handed out.
+    /// How many may be taken from the input and not handed out.
     most: usize,
-    submitted: usize,
+    taken: usize,
     handed_out: usize,
-    /// The input has come to its end.
+    /// The input has come to its end, or no more of it is taken.
     exhausted: bool,
+    /// Taken and not submitted, because they wait for tasks that are to come.
+    expected: Expected<Submission>,
     /// Submitted and not over, and which of them are services.
     open: HashSet<TaskId>,
     services: HashSet<TaskId>,
@@ -53,9 +56,10 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
             ordered,
             deadline: Deadline::NEVER,
             most,
-            submitted: 0,
+            taken: 0,
             handed_out: 0,
             exhausted: false,
+            expected: Expected::new(),
             open: HashSet::new(),
             services: HashSet::new(),
             arrived: VecDeque::new(),
@@ -78,7 +82,7 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
 
     /// Whether all records were handed out.
     pub fn is_over(&self) -> bool {
-        self.exhausted && self.handed_out == self.submitted
+        self.exhausted && self.handed_out == self.taken
     }
 
     /// All records, with as few wake-ups as possible.
@@ -95,7 +99,7 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
     /// The next record; waits for so many at a time.
     fn advance(&mut self, wanted: usize, deadline: Deadline) -> Option<Done> {
         loop {
-            self.submit_more();
+            self.take_more();
             if let Some(done) = self.next_arrived() {
                 self.handed_out += 1;
                 return Some(done);
@@ -106,13 +110,14 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
                 }
                 continue;
             }
-            if self.exhausted && self.open.len() == self.services.len() {
+            let has_services = !self.services.is_empty();
+            if self.exhausted && has_services {
                 // Services of this very input do not keep it from ending.
-                self.pool.shared.change(|core, now| core.end_service_of(&self.services, now));
+                self.pool.shared.change(|core, now| core.end_service_of(&self.services, &self.open, now));
             }
-            // Those that come last are fewer than are waited for otherwise, and services do not end by themselves.
+            // Those that come last are fewer than are waited for otherwise; services, and what waits for their end, do not end by themselves.
             let most = if self.exhausted { self.open.len() } else { self.open.len().div_ceil(2) };
-            let wanted = wanted.min(most).min(self.open.len() - self.services.len());
+            let wanted = if has_services { 1 } else { wanted.min(most) };
             let until = deadline.earlier(self.deadline);
             match self.batch.take(wanted.max(1), until) {
                 Some(arrived) => self.arrived.extend(arrived),
@@ -122,49 +127,60 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
         }
     }
 
-    /// Takes as much of the input as may be taken, and submits it together, so that tasks may wait for each other; if the input is
-    /// slow, what is there by then.
-    fn submit_more(&mut self) {
-        let mut begin = Instant::now();
-        let mut tasks: Vec<Submission> = Vec::new();
-        if !self.exhausted && self.pool.interrupted().is_some() {
-            // What was not taken stays where it is: it may be endless, or wait for somebody.
-            self.exhausted = true;
-        }
-        while !self.exhausted && self.submitted + tasks.len() < self.handed_out.saturating_add(self.most) {
-            let next = catch_unwind(AssertUnwindSafe(|| self.tasks.next().map(Into::into)));
-            match next {
-                Ok(Some(task)) => {
-                    let index = self.submitted + tasks.len();
-                    tasks.push((task, index, Delivery::to_batch(Arc::clone(&self.batch))));
-                }
+    /// Takes as much of the input as may be taken, and submits each task when it has come; if the input is slow, until there are records
+    /// to be handed out.
+    fn take_more(&mut self) {
+        let begin = Instant::now();
+        while !self.exhausted && self.taken < self.handed_out.saturating_add(self.most) {
+            if self.pool.shared.core().is_halted() {
+                // What was not taken stays where it is: it may be endless, or wait for somebody.
+                self.exhausted = true;
+                break;
+            }
+            match catch_unwind(AssertUnwindSafe(|| self.tasks.next().map(Into::into))) {
+                Ok(Some(task)) => self.take(task),
                 Ok(None) => self.exhausted = true,
                 Err(panic) => {
                     // What was taken is run, or cancelled when this is dropped.
                     self.exhausted = true;
-                    self.submit(tasks);
+                    self.submit_expectant();
                     resume_unwind(panic);
                 }
             }
-            if begin.elapsed() > PATIENCE && !tasks.is_empty() {
-                // If they wait for some that are to come they come back.
-                let count = tasks.len();
-                tasks = self.offer(tasks).map_or_else(|(_, tasks)| tasks, |()| Vec::new());
-                self.submitted += count - tasks.len();
-                begin = Instant::now();
-                if tasks.is_empty() && self.batch.has_some() {
-                    return;
-                }
+            if begin.elapsed() > PATIENCE && self.batch.has_some() {
+                return;
             }
         }
-        self.submit(tasks);
+        // Nothing more can come before these are over.
+        self.submit_expectant();
     }
 
-    fn submit(&mut self, tasks: Vec<Submission>) {
+    /// One has come: it is submitted, and those that waited for it as well; unless it waits for one that has not come itself.
+    fn take(&mut self, task: Task) {
+        let unknown =
+            if task.after.is_empty() { BTreeSet::new() } else { self.pool.shared.core().unknown_names(&task) };
+        let submission = (task, self.taken, Delivery::to_batch(Arc::clone(&self.batch)));
+        self.taken += 1;
+        if !unknown.is_empty() {
+            self.expected.hold(submission, unknown);
+            return;
+        }
+        let mut come = vec![submission];
+        while let Some(submission) = come.pop() {
+            let name = submission.0.name.clone();
+            match self.offer(vec![submission]) {
+                Ok(()) => come.extend(name.map(|name| self.expected.come(&name)).unwrap_or_default().into_iter().rev()),
+                Err((error, tasks)) => self.refuse(tasks, error),
+            }
+        }
+    }
+
+    /// Those that wait for what has not come are submitted together, so that each is told what is wrong with it.
+    fn submit_expectant(&mut self) {
+        let tasks = self.expected.give_up();
         if tasks.is_empty() {
             return;
         }
-        self.submitted += tasks.len();
         // One by one if one of them is wrong, so that it alone is refused.
         match self.offer(tasks) {
             Err((error, tasks)) if tasks.len() == 1 => self.refuse(tasks, error),
@@ -181,14 +197,16 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
 
     fn offer(&mut self, tasks: Vec<Submission>) -> Result<(), (Error, Vec<Submission>)> {
         let services: Vec<bool> = tasks.iter().map(|(task, ..)| task.is_service).collect();
-        let ids = self.pool.offer(tasks)?;
-        let services = ids.iter().zip(services).filter(|(_, is_service)| *is_service);
-        self.services.extend(services.map(|(id, _)| *id));
-        self.open.extend(ids);
+        let claims = self.pool.offer(tasks)?;
+        let services = claims.iter().zip(services).filter(|(_, is_service)| *is_service);
+        self.services.extend(services.map(|(claim, _)| claim.id));
+        self.open.extend(claims.iter().map(|claim| claim.id));
         Ok(())
     }
 
     fn refuse(&mut self, tasks: Vec<Submission>, error: Error) {
+        // A pool that is closed would refuse all others as well, and there may be no end of them.
+        self.exhausted |= self.pool.shared.core().closed;
         if let Some((task, index, delivery)) = tasks.into_iter().next() {
             delivery.forget();
             self.arrived.push_back(refused(index, error.of_command(|| task.command.to_string())));
@@ -224,6 +242,7 @@ fn refused(index: usize, error: Error) -> Done {
         name: None,
         group: None,
         outcome: Outcome::NotStarted,
+        unstarted: None,
         result: Err(error),
         attempts: 0,
         slot: 0,
@@ -255,6 +274,6 @@ impl<I> Drop for Results<'_, I> {
 
 impl<I> fmt::Debug for Results<'_, I> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Results").field("submitted", &self.submitted).field("handed_out", &self.handed_out).finish()
+        out.debug_struct("Results").field("taken", &self.taken).field("handed_out", &self.handed_out).finish()
     }
 }

@@ -69,6 +69,11 @@ impl Retry {
         self
     }
 
+    /// How often it is run again, at most.
+    pub fn get_times(&self) -> u32 {
+        self.times
+    }
+
     /// The pause before it is run again, when so many attempts have failed.
     pub fn pause(&self, failed: u32) -> Duration {
         let doublings = self.factor.checked_pow(failed.saturating_sub(1)).unwrap_or(u32::MAX);

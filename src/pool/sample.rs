@@ -1,6 +1,6 @@
 //! What the tests of the pictures look at: ends of tasks, made by hand, on a clock of their own.
 
-use super::done::{Done, Outcome, TaskId};
+use super::done::{Done, Outcome, TaskId, Unstarted};
 use super::observe::{Observer, TaskNews};
 use crate::error::{Error, ErrorKind};
 use crate::output::{Accepted, Cause, Output, Usage};
@@ -30,6 +30,7 @@ impl Sample {
             name: None,
             group: None,
             outcome: Outcome::Exited(0),
+            unstarted: None,
             result: Ok(output),
             attempts: 1,
             slot: 0,
@@ -98,6 +99,12 @@ impl Sample {
         self
     }
 
+    /// It was not started because of others.
+    pub(super) fn unstarted(mut self, why: Unstarted) -> Sample {
+        self.done.unstarted = Some(why);
+        self
+    }
+
     /// It never ran.
     pub(super) fn never_ran(mut self, at: u64) -> Sample {
         self.done.started = None;
@@ -154,7 +161,8 @@ impl Sample {
 
     pub(super) fn tell_retrying(&self, observer: &mut dyn Observer, outcome: Outcome, at: u64) {
         let (id, at, pause) = (self.done.id, self.at(at), Duration::from_secs(2));
-        observer.see(&TaskNews::Retrying { id, outcome, pause, at });
+        let (label, attempt, result) = (self.done.label(), self.done.attempts(), self.done.result());
+        observer.see(&TaskNews::Retrying { id, label, attempt, outcome, result, pause, at });
     }
 
     pub(super) fn tell_finished(&self, observer: &mut dyn Observer) {

@@ -115,12 +115,18 @@ impl Summary {
         self.state().tally.of(Verdict::Skipped)
     }
 
-    /// How many have failed in any way, or were not started. Those that were cancelled are not among them.
+    /// How many have failed in any way, or could not be started. Those that were cancelled, or not started because of others, are not
+    /// among them.
     pub fn failed(&self) -> u64 {
         self.state().tally.failed()
     }
 
-    /// How many were cancelled.
+    /// How many were never started [because of others](Done::unstarted): a halt, an interrupt, a cancel, or a task they wait for.
+    pub fn not_started(&self) -> u64 {
+        self.state().tally.of(Verdict::NotStarted)
+    }
+
+    /// How many were cancelled while they ran.
     pub fn cancelled(&self) -> u64 {
         self.state().tally.of(Verdict::Cancelled)
     }
@@ -197,7 +203,7 @@ impl State {
         self.end(done.id(), done.started(), done.ended());
         let verdict = Verdict::of(done);
         self.tally.add(verdict);
-        if done.started().is_some() && verdict != Verdict::NotStarted {
+        if done.started().is_some() && !matches!(verdict, Verdict::Unstartable | Verdict::NotStarted) {
             self.waited_longest = self.waited_longest.max(done.waited());
             self.keep_if_slow(done);
         }
@@ -315,7 +321,7 @@ fn write_list(out: &mut fmt::Formatter<'_>, heading: &str, entries: &[Entry]) ->
 
 #[cfg(test)]
 mod tests {
-    use super::super::done::Outcome;
+    use super::super::done::{Outcome, Unstarted};
     use super::super::sample::{Sample, run_start};
     use super::*;
 
@@ -332,13 +338,28 @@ mod tests {
             Sample::new(start, 2, "cc -c a.c").slot(1).submitted(0).ran(3000, 4500),
             retried,
             Sample::new(start, 4, "nope --all").ends(Outcome::NotStarted).never_ran(10),
-            Sample::new(start, 5, "late").ends(Outcome::Cancelled { confirmed: true }).never_ran(10),
+            Sample::new(start, 5, "late").ends(Outcome::Cancelled { confirmed: true }).ran(10, 10),
+            Sample::new(start, 7, "no").ends(Outcome::NotStarted).unstarted(Unstarted::Halted).never_ran(10),
+            Sample::new(start, 8, "not")
+                .ends(Outcome::NotStarted)
+                .unstarted(Unstarted::Dependency(TaskId(3)))
+                .never_ran(10),
+            Sample::new(start, 9, "nor")
+                .ends(Outcome::Cancelled { confirmed: true })
+                .unstarted(Unstarted::Cancelled)
+                .never_ran(10),
+            // Halted between two attempts.
+            Sample::new(start, 10, "again")
+                .ends(Outcome::NotStarted)
+                .unstarted(Unstarted::Halted)
+                .never_ran(10)
+                .attempts(1),
             Sample::new(start, 6, "old").skipped().never_ran(0),
         ] {
             sample.tell(&mut summary);
         }
         let expected = "\
-6 tasks in 8.0 s: 2 succeeded, 1 skipped, 1 failed, 1 not started, 1 cancelled
+10 tasks in 8.0 s: 2 succeeded, 1 skipped, 2 failed, 1 could not be started, 3 not started, 1 cancelled
   ran      12.5 s in all, at most 8.0 s, 1.6 at a time
   waited   at most 6.0 s
   used     1.5 s processor time, 250 ms of the kernel, at most 12.0 MiB of memory
@@ -347,15 +368,19 @@ slowest
   8.0 s  exit 0             build
   1.5 s  exit 0             cc -c a.c
   1.0 s  exit 2, attempt 2  cc -c b.c
+   0 ms  cancelled          late
 failed
   1.0 s  exit 2, attempt 2  cc -c b.c
          b.c:2: \\u{1b}[31merror\\u{1b}[0m
    0 ms  not started        nope --all
          it went wrong
+   0 ms  not started        again
+         it went wrong
 ";
         assert_eq!(summary.to_string(), expected);
-        assert_eq!((summary.tasks(), summary.succeeded(), summary.failed()), (6, 2, 2));
+        assert_eq!((summary.tasks(), summary.succeeded(), summary.failed()), (10, 2, 3));
         assert_eq!((summary.cancelled(), summary.skipped(), summary.retries()), (1, 1, 1));
+        assert_eq!(summary.not_started(), 3);
         assert_eq!(summary.wall(), Duration::from_secs(8));
         assert_eq!(summary.ran(), Duration::from_millis(12_500));
         assert_eq!(summary.processor_time(), Duration::from_millis(1750));

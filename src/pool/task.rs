@@ -4,7 +4,7 @@ use super::done::TaskId;
 use super::ready::Ready;
 use super::retry::Retry;
 use crate::command::Command;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +51,13 @@ pub struct After {
     pub(crate) succeeds: bool,
 }
 
+impl After {
+    /// Whether the earlier task must succeed, as with [`Task::after`].
+    pub fn must_succeed(&self) -> bool {
+        self.succeeds
+    }
+}
+
 /// How the earlier task is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Earlier {
@@ -76,6 +83,16 @@ impl From<String> for After {
     }
 }
 
+/// The name or the number.
+impl std::fmt::Display for After {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.what {
+            Earlier::Id(id) => id.fmt(out),
+            Earlier::Name(name) => out.write_str(name),
+        }
+    }
+}
+
 impl Task {
     /// A task without wishes.
     pub fn new(command: Command) -> Task {
@@ -96,8 +113,7 @@ impl Task {
         }
     }
 
-    /// What people and other tasks call it. Within one pool a name is used once, and remembered for as long as the pool lives; tasks without
-    /// number are better left without one, and shown by their command.
+    /// What people and other tasks call it. No two tasks that a pool [knows](Self::after) have the same name.
     pub fn name(mut self, name: impl Into<Arc<str>>) -> Task {
         self.name = Some(name.into());
         self
@@ -111,14 +127,17 @@ impl Task {
 
     /// Runs only when this task has succeeded. If it fails this one is not started, and says whose failure it was.
     ///
-    /// Names are looked up among the tasks submitted together with this one, and then among all that the pool has got before.
+    /// Names are looked up among the tasks submitted together with this one, and then among all that the pool knows. It knows a task, by
+    /// its name and its number, until it is over, and as long as somebody has its [`Pending`](crate::pool::Pending) or a task waits for
+    /// it; of all others it knows the last 10,000 that have ended.
     #[doc(alias = "depends_on")]
     pub fn after(mut self, earlier: impl Into<After>) -> Task {
         self.after.push(earlier.into());
         self
     }
 
-    /// Runs when this task has ended, however it ended: for what cleans up.
+    /// Runs when this task has ended, however it ended: for what cleans up. With a [service](Self::service) this means its end, and not that
+    /// it is ready; whoever waits for that is no reason for the service to go on.
     pub fn after_end(mut self, earlier: impl Into<After>) -> Task {
         self.after.push(After { succeeds: false, ..earlier.into() });
         self
@@ -170,7 +189,7 @@ impl Task {
     }
 
     /// A service: others that are [`after`](Self::after) it start when it is ready and not when it has ended. It goes on until the
-    /// pool has nothing else to do, and is stopped then, the last one first.
+    /// pool has nothing else to do but what waits for its [end](Self::after_end), and is stopped then, the last one first.
     pub fn service(mut self, ready: Ready) -> Task {
         self.ready = Some(ready);
         self.is_service = true;
@@ -180,6 +199,75 @@ impl Task {
     /// The command.
     pub fn command(&self) -> &Command {
         &self.command
+    }
+}
+
+/// What was set: for those who look on, and for logs.
+///
+/// ```
+/// use procession::Command;
+/// use procession::pool::Task;
+/// use std::time::Duration;
+///
+/// let task = Task::from(Command::new("cc").args(["-c", "a.c"]).timeout(Duration::from_secs(60))).name("a").after("headers");
+/// assert_eq!((task.get_name(), task.command().to_string()), (Some("a"), "cc -c a.c".to_owned()));
+/// assert_eq!(task.command().get_timeout(), Some(Duration::from_secs(60)));
+/// assert_eq!(task.get_after().map(ToString::to_string).collect::<Vec<_>>(), ["headers"]);
+/// ```
+impl Task {
+    /// Its [name](Self::name), if it has one. With `to_string` a task without one is called by its command.
+    pub fn get_name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Its [group](Self::group).
+    pub fn get_group(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    /// Whom it waits for, in the order in which that was said.
+    pub fn get_after(&self) -> impl Iterator<Item = &After> {
+        self.after.iter()
+    }
+
+    /// Its [priority](Self::priority).
+    pub fn get_priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// How much it [needs](Self::needs) of each resource.
+    pub fn get_needs(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.needs.iter().map(|(resource, amount)| (&**resource, *amount))
+    }
+
+    /// When it is [run again](Self::retry), if that is not left to the pool.
+    pub fn get_retry(&self) -> Option<&Retry> {
+        self.retry.as_ref()
+    }
+
+    /// How long it is [expected](Self::estimate) to run.
+    pub fn get_estimate(&self) -> Option<Duration> {
+        self.estimate
+    }
+
+    /// The files it [reads](Self::reads).
+    pub fn get_reads(&self) -> impl Iterator<Item = &Path> {
+        self.inputs.iter().map(PathBuf::as_path)
+    }
+
+    /// The files it [writes](Self::writes).
+    pub fn get_writes(&self) -> impl Iterator<Item = &Path> {
+        self.outputs.iter().map(PathBuf::as_path)
+    }
+
+    /// Whether it is [idempotent](Self::idempotent).
+    pub fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    /// Whether it is a [service](Self::service).
+    pub fn is_service(&self) -> bool {
+        self.is_service
     }
 }
 

@@ -13,13 +13,14 @@ pub(crate) enum Verdict {
     TimedOut,
     Overflowed,
     EngineFailed,
+    Unstartable,
     NotStarted,
     Cancelled,
 }
 
 impl Verdict {
     /// All, in the order in which people want to see them.
-    pub(crate) const ALL: [Verdict; 9] = [
+    pub(crate) const ALL: [Verdict; 10] = [
         Verdict::Succeeded,
         Verdict::Skipped,
         Verdict::Failed,
@@ -27,6 +28,7 @@ impl Verdict {
         Verdict::TimedOut,
         Verdict::Overflowed,
         Verdict::EngineFailed,
+        Verdict::Unstartable,
         Verdict::NotStarted,
         Verdict::Cancelled,
     ];
@@ -36,7 +38,13 @@ impl Verdict {
         if done.is_skipped() {
             return Verdict::Skipped;
         }
-        if done.success() { Verdict::Succeeded } else { Verdict::of_failure(done.outcome()) }
+        match done.unstarted() {
+            Some(_) if done.attempts() == 0 => Verdict::NotStarted,
+            // It is not run again, and all attempts have failed.
+            Some(_) if done.outcome() == Outcome::NotStarted => Verdict::Failed,
+            _ if done.success() => Verdict::Succeeded,
+            _ => Verdict::of_failure(done.outcome()),
+        }
     }
 
     /// That of an attempt that did not succeed.
@@ -47,14 +55,14 @@ impl Verdict {
             Outcome::TimedOut => Verdict::TimedOut,
             Outcome::Overflowed => Verdict::Overflowed,
             Outcome::Cancelled { .. } => Verdict::Cancelled,
-            Outcome::NotStarted => Verdict::NotStarted,
+            Outcome::NotStarted => Verdict::Unstartable,
             Outcome::EngineFailed { .. } => Verdict::EngineFailed,
         }
     }
 
-    /// Something went wrong with the task itself. A cancelled one is nobody's failure.
+    /// Something went wrong with the task itself. One that was cancelled, or not started because of others, is nobody's failure.
     pub(crate) fn is_failure(self) -> bool {
-        !matches!(self, Verdict::Succeeded | Verdict::Skipped | Verdict::Cancelled)
+        !matches!(self, Verdict::Succeeded | Verdict::Skipped | Verdict::NotStarted | Verdict::Cancelled)
     }
 
     /// Its word after a number: `3 failed`.
@@ -67,6 +75,7 @@ impl Verdict {
             Verdict::TimedOut => "timed out",
             Verdict::Overflowed => "wrote too much",
             Verdict::EngineFailed => "lost by the engine",
+            Verdict::Unstartable => "could not be started",
             Verdict::NotStarted => "not started",
             Verdict::Cancelled => "cancelled",
         }
@@ -130,7 +139,7 @@ mod tests {
             (Outcome::TimedOut, Verdict::TimedOut, true),
             (Outcome::Overflowed, Verdict::Overflowed, true),
             (Outcome::Cancelled { confirmed: false }, Verdict::Cancelled, false),
-            (Outcome::NotStarted, Verdict::NotStarted, true),
+            (Outcome::NotStarted, Verdict::Unstartable, true),
             (Outcome::EngineFailed { retryable: true }, Verdict::EngineFailed, true),
         ] {
             assert_eq!(Verdict::of_failure(outcome), verdict);

@@ -6,9 +6,13 @@
 //! memory. With `clone3` and `CLONE_CLEAR_SIGHAND` (Linux 5.5) the kernel itself takes the handlers away at birth, so no
 //! handler of the host can run in the child and no signal needs to be blocked. With plain `clone` (containers that refuse
 //! clone3 with ENOSYS or EPERM) all signals are blocked across the window and the child clears the handlers itself.
+//!
+//! On both a child that needs only the beginning of a long table of descriptors shares the table (`CLONE_FILES`) until its first step
+//! copies that beginning.
 #![allow(unsafe_code)]
 
 use super::after_fork::{self, Failure, Job};
+use super::step::Step;
 use super::{fd, mask};
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -99,8 +103,14 @@ fn birth(route: Route, job: &Job<'_>, cgroup: Option<RawFd>, pidfd: bool) -> io:
     let pidfd = (descriptor >= 0)
         // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
         .then(|| unsafe { OwnedFd::from_raw_fd(descriptor) })
-        .and_then(|fd| fd::above_stdio(fd).ok());
+        .and_then(|fd| fd::above_stdio(fd).ok())
+        .map(fd::out_of_the_way);
     Ok(Born { pid, pidfd })
+}
+
+/// A child whose first step is to take a table of descriptors of its own is born in ours.
+fn files(job: &Job<'_>) -> c_int {
+    if matches!(job.steps.first(), Some(Step::OwnTable { .. })) { libc::CLONE_FILES } else { 0 }
 }
 
 /// The child's first and last frame on the clone3 route.
@@ -129,7 +139,7 @@ fn clone3(
 ) -> io::Result<libc::pid_t> {
     // SAFETY: an all-zero clone_args asks for nothing.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    args.flags = (libc::CLONE_VM | libc::CLONE_VFORK) as u64 | CLONE_CLEAR_SIGHAND;
+    args.flags = (libc::CLONE_VM | libc::CLONE_VFORK | files(job)) as u64 | CLONE_CLEAR_SIGHAND;
     args.exit_signal = exit_signal(job) as u64;
     args.stack = stack.0.as_mut_ptr() as u64;
     args.stack_size = STACK_SIZE as u64;
@@ -241,7 +251,7 @@ extern "C" fn child_after_clone(masked: *mut c_void) -> c_int {
 fn clone(job: &Job<'_>, pidfd: Option<&mut RawFd>, stack: &mut Stack) -> io::Result<libc::pid_t> {
     let old = mask::replace(&mask::set(true));
     let mut masked = Masked { job, mask: old };
-    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | exit_signal(job);
+    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | files(job) | exit_signal(job);
     if pidfd.is_some() {
         flags |= libc::CLONE_PIDFD;
     }

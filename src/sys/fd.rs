@@ -8,7 +8,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 /// Duplicates a descriptor to the lowest free number from `lowest` on.
 pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<OwnedFd> {
@@ -26,6 +27,49 @@ pub(crate) fn duplicate_from(fd: BorrowedFd<'_>, lowest: RawFd) -> io::Result<Ow
 /// Moves a new descriptor out of 0-2, where it would land if the host had closed its standard streams.
 pub(crate) fn above_stdio(fd: OwnedFd) -> io::Result<OwnedFd> {
     if fd.as_raw_fd() > 2 { Ok(fd) } else { duplicate_from(fd.as_fd(), 3) }
+}
+
+/// From this number on new descriptors show that the table is long: a number is given only if all below it are taken.
+const CROWDED: RawFd = 64;
+/// From this number on stand those that we keep while the table is long.
+const FAR: RawFd = 512;
+
+static HIGHEST: AtomicI32 = AtomicI32::new(0);
+
+/// The highest number that a descriptor of a child had so far, if the table has been long and a copy of its beginning can be had.
+pub(crate) fn highest_if_crowded() -> Option<RawFd> {
+    Some(HIGHEST.load(Ordering::Relaxed)).filter(|highest| *highest >= CROWDED && copies_beginnings())
+}
+
+/// Whether the kernel copies the beginning of a table well (Linux 6.11). From 5.9 on it can, but up to 5.17 it may forget descriptors where
+/// the beginning does not end at a multiple of 64, and up to 6.10 the copy may take numbers for used that are free, also after exec
+/// (CVE-2024-45025). Corrections in older series are not told by the number.
+fn copies_beginnings() -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let name = nix::sys::utsname::uname().ok();
+        name.as_ref().and_then(|name| version(name.release().to_str()?)).is_some_and(|version| version >= (6, 11))
+    })
+}
+
+/// The first two numbers of a release, as in "6.11.0-rc3".
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|character: char| !character.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Moves a descriptor that we keep to a high number if the table is long: low numbers are for what a child is given, so that it needs a
+/// copy of the beginning only. A wish: the limit may be lower.
+pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+    let fd = match fd.as_raw_fd() {
+        CROWDED..FAR if copies_beginnings() => duplicate_from(fd.as_fd(), FAR).unwrap_or(fd),
+        _ => fd,
+    };
+    HIGHEST.fetch_max(fd.as_raw_fd(), Ordering::Relaxed);
+    fd
 }
 
 /// Opens a file above descriptor 2. No terminal that is opened becomes ours; `flags` are further ones of open(2).
@@ -154,6 +198,26 @@ pub(crate) fn inode(fd: BorrowedFd<'_>) -> io::Result<u64> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        let cases = [
+            ("6.18.44-fc-v657", Some((6, 18))),
+            ("6.9.0", Some((6, 9))),
+            ("5.15.0-1053-aws", Some((5, 15))),
+            ("6.11-rc3", Some((6, 11))),
+            ("4.4.0", Some((4, 4))),
+            ("10.0+", Some((10, 0))),
+            ("6", None),
+            ("", None),
+            ("next-20261121", None),
+            ("99999999999.1", None),
+        ];
+        for (release, expected) in cases {
+            assert_eq!(version(release), expected, "{release}");
+        }
+        assert!(version("6.9") < Some((6, 11)) && version("10.0") > Some((6, 11)));
+    }
 
     #[test]
     fn reads_land_behind_what_is_there() {

@@ -12,6 +12,12 @@ use std::os::fd::RawFd;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
+    /// Take a table of descriptors of its own with those below this number, where the parent's is shared until then (close_range(2)
+    /// with `CLOSE_RANGE_UNSHARE`). It is in no plan: a spawn puts it before all others if that is cheaper than a copy.
+    OwnTable {
+        /// The first number that is left out.
+        first: RawFd,
+    },
     /// Give a signal its default action (`None` for `ignore`: sigaction(2) with `SIG_DFL`) or ignore it.
     Signal {
         /// The signal's number.
@@ -91,6 +97,7 @@ impl Step {
     /// The name of the step in errors: the system call or file that does it.
     pub fn name(&self) -> &'static str {
         match self {
+            Step::OwnTable { .. } => "own table",
             Step::Signal { .. } => "sigaction",
             Step::Descriptor { .. } => "dup2",
             Step::ControlGroup { .. } => "cgroup",
@@ -114,6 +121,35 @@ impl Step {
             Step::CloseOthers(_) => "close others",
         }
     }
+
+    /// The number of an open descriptor of the parent's that it needs. Every step is named, so that a new one is thought about: a
+    /// number that is forgotten here may be missing in the child.
+    pub(crate) fn needed(&self) -> Option<RawFd> {
+        match self {
+            Step::Descriptor { from: number, .. }
+            | Step::ControlGroup { procs: number }
+            | Step::DirectoryDescriptor(number)
+            | Step::Foreground { terminal: number } => Some(*number),
+            // These are numbers of the child's, which are in place by then.
+            Step::ControllingTerminal { .. } | Step::CloseOthers(_) => None,
+            Step::OwnTable { .. }
+            | Step::Signal { .. }
+            | Step::Directory(_)
+            | Step::Umask(_)
+            | Step::Session
+            | Step::ProcessGroup(_)
+            | Step::Nice(_)
+            | Step::Affinity(_)
+            | Step::OomScore(_)
+            | Step::Limit { .. }
+            | Step::Groups(_)
+            | Step::GroupId(_)
+            | Step::UserId(_)
+            | Step::ParentDeathSignal { .. }
+            | Step::NoNewPrivileges
+            | Step::SignalMask(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Step {
@@ -122,6 +158,7 @@ impl fmt::Display for Step {
             Step::Signal { signal, ignore } => {
                 write!(out, "signal {signal} {}", if *ignore { "ignored" } else { "default" })
             }
+            Step::OwnTable { first } => write!(out, "own table of descriptors, below {first}"),
             Step::Descriptor { from, to } if from == to => write!(out, "descriptor {to} kept"),
             Step::Descriptor { from, to } => write!(out, "descriptor {to} <- {from}"),
             Step::ControlGroup { procs } => write!(out, "cgroup by descriptor {procs}"),

@@ -81,6 +81,9 @@ fn a_loud_child_does_not_keep_a_thousand_quiet_ones_waiting() {
         for number in 0..many(999) {
             quiet.insert(set.start_and_follow(&fixture("echo").arg(number.to_string()), Follow::Lines).unwrap());
         }
+        // What takes long to start has nothing to say meanwhile, and the loud one may go on.
+        let has_spoken = |child: &ChildKey| set.get(*child).is_some_and(|child| state_of(child.id()) == Some('Z'));
+        wait_for("what all have said", || quiet.iter().all(has_spoken));
         let (begun, mut turns) = (Instant::now(), 0);
         let wanted = quiet.len();
         let mut lines = 0;

@@ -229,6 +229,40 @@ fn a_service_is_waited_for_and_stopped_last() {
 }
 
 #[test]
+fn the_end_of_a_service_is_its_end() {
+    alone!({
+        // SAFETY: an integer argument.
+        unsafe { libc::alarm(40) };
+        let tasks = || {
+            let (ready, late) = (Ready::line("listening"), Ready::started());
+            [
+                Task::new(Command::new("true")).name("after").after("server"),
+                Task::new(Command::new("true")).name("cleanup").after_end("server").after("after"),
+                Task::new(Command::new("true")).name("last").after("cleanup").after("server"),
+                Task::new(Command::shell("echo listening; exec sleep 600")).name("server").service(ready),
+                Task::new(Command::new("sleep").arg("600")).name("other").service(late).after("server"),
+            ]
+        };
+        let check = |dones: &[&procession::Done]| {
+            assert!(dones[..3].iter().all(|done| done.success()), "{dones:?}");
+            assert!(dones[1].started() >= Some(dones[3].ended()), "{dones:?}");
+            assert!(dones[0].ended() <= dones[3].ended(), "{dones:?}");
+            assert!(dones[4].ended() <= dones[3].ended(), "the last one first: {dones:?}");
+        };
+        // In a loop, and when the pool is closed.
+        let dones = Pool::new(4).map(tasks());
+        check(&dones.iter().collect::<Vec<_>>());
+        let pool = Pool::new(4);
+        let pending = pool.submit_all(tasks()).unwrap();
+        assert!(pending[0].wait().success());
+        assert!(!pending[1].is_done());
+        pool.close();
+        pool.join().unwrap();
+        check(&pending.iter().map(|one| one.wait()).collect::<Vec<_>>());
+    });
+}
+
+#[test]
 fn services_say_it_in_many_ways() {
     alone!({
         let scratch = Scratch::new();

@@ -446,8 +446,10 @@ fn a_loop_ends_when_its_pool_is_closed() {
             pool.close();
             seen.push(done.outcome());
         }
-        assert_eq!(seen.len(), 10);
-        assert!(seen.starts_with(&[Outcome::Exited(0)]) && seen.ends_with(&[Outcome::NotStarted]), "{seen:?}");
+        // The one that is refused says so, and is the last one that was taken.
+        let (refused, ran) = seen.split_last().unwrap();
+        assert_eq!(*refused, Outcome::NotStarted, "{seen:?}");
+        assert!(!ran.is_empty() && ran.iter().all(|outcome| *outcome == Outcome::Exited(0)), "{seen:?}");
         let done = Pool::new(2).scope(|pool| pool.apply_async(shell("sleep 0.2"))).unwrap();
         assert!(done.done().unwrap().success());
     });

@@ -2,7 +2,9 @@
 //! it is, every task gets one last word, what was promised of the others holds, and nothing is left.
 
 use crate::support::{alone, wait_for};
-use procession::pool::{Halt, Outcome, Pending, Pool, Ready, Retry, Script, Scripted, Supply, Task};
+use procession::pool::{
+    Halt, Outcome, Pending, Pool, Ready, Retry, Script, Scripted, Summary, Supply, Task, Unstarted,
+};
 use procession::{Command, ErrorKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,6 +43,30 @@ fn who_waits_for_a_resource_does_not_spin() {
         assert!(pool.map(tasks).iter().all(|done| done.success()));
         let spent = processor_time() - before;
         assert!(spent < Duration::from_millis(250), "{spent:?} of processor time for two sleeps");
+    });
+}
+
+#[test]
+fn who_waits_for_a_slow_callback_does_not_spin() {
+    alone!({
+        soon();
+        let pool = Pool::new(1);
+        let called = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&called);
+        let slow = move |_: &procession::Done| {
+            std::thread::sleep(Duration::from_millis(1000));
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let pending = pool.apply_async_with(Command::new("true"), slow).unwrap();
+        let before = processor_time();
+        assert!(pending.into_done().success());
+        assert_eq!(called.load(Ordering::Relaxed), 1);
+        let spent = processor_time() - before;
+        assert!(spent < Duration::from_millis(100), "{spent:?} of processor time for a sleep");
+        // It ends as well when the callback panics.
+        std::panic::set_hook(Box::new(|_| ()));
+        let pending = pool.apply_async_with(Command::new("true"), |_| panic!("oops")).unwrap();
+        assert!(pending.into_done().success());
     });
 }
 
@@ -319,6 +345,153 @@ fn an_input_that_panics_loses_nothing_that_was_taken() {
         let input = (0..).map(|number| if number < 3 { sleeper() } else { panic!("no more") });
         assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pool.map(input))).is_err());
         wait_for("the end of what was taken", || pool.running() + pool.waiting() == 0);
+    });
+}
+
+/// Those who look on see what each attempt has said.
+#[test]
+fn an_attempt_that_failed_is_told_with_its_record() {
+    alone!({
+        soon();
+        struct Said(Arc<Mutex<Vec<String>>>);
+        impl procession::pool::Observer for Said {
+            fn see(&mut self, news: &procession::pool::TaskNews<'_>) {
+                let said = match news {
+                    procession::pool::TaskNews::Retrying { label, attempt, result, .. } => {
+                        let output = result.unwrap_or_else(procession::Error::output);
+                        format!("{label} {attempt} {:?} {}", result.is_ok(), output.stdout_lossy())
+                    }
+                    procession::pool::TaskNews::Finished(done) => format!("{done}"),
+                    _ => return,
+                };
+                self.0.lock().unwrap().push(said);
+            }
+        }
+        let said = Arc::default();
+        let engine = Scripted::new()
+            .on_program("x", Script::new().stdout("one").exits(3))
+            .times(1)
+            .on_program("x", Script::new().stdout("two").hangs())
+            .times(1)
+            .otherwise(Script::new());
+        let pool = Pool::with_engine(1, engine).retry(Retry::times(2)).observe(Said(Arc::clone(&said)));
+        let task = Task::new(Command::new("x").timeout(SECOND)).name("it");
+        assert!(pool.apply(task).unwrap().success());
+        drop(pool);
+        assert_eq!(*said.lock().unwrap(), ["it 1 true one", "it 2 false two", "it: exit 0"]);
+    });
+}
+
+/// Whoever was kept from running by others is told apart from those who failed, and is counted apart.
+#[test]
+fn why_it_was_not_started() {
+    alone!({
+        soon();
+        let engine = || {
+            Scripted::new()
+                .on_program("fails", Script::new().exits(1))
+                .on_program("nobody", Script::new().not_found())
+                .on_program("hangs", Script::new().hangs())
+                .otherwise(Script::new())
+        };
+        let task = |program: &str| Task::new(Command::new(program)).name(program);
+        let summary = Summary::new();
+        let pool = Pool::with_engine(1, engine()).halt(Halt::on_failures(3)).observe(summary.clone());
+        let pending = pool
+            .submit_all([
+                task("fails"),
+                task("b").after("fails"),
+                task("c").after("b"),
+                task("nobody"),
+                task("hangs"),
+                task("waits"),
+                task("over"),
+            ])
+            .unwrap();
+        assert_eq!(pending[3].wait().outcome(), Outcome::NotStarted);
+        assert!(pending[5].cancel());
+        wait_for("its start", || pending[4].is_running());
+        let halts = pool.apply_async(Task::new(Command::new("fails")).priority(1)).unwrap();
+        // It is the third failure, and comes before what is left.
+        pending[6].cancel();
+        let late = pool.submit_all([task("late"), task("later").after("late")]).unwrap();
+        pending[4].cancel();
+        assert!(!halts.wait().success());
+        let why = |one: &Pending| one.wait().unstarted();
+        let first = pending[0].id();
+        assert_eq!(
+            pending.iter().map(why).collect::<Vec<_>>(),
+            [
+                None,
+                Some(Unstarted::Dependency(first)),
+                Some(Unstarted::Dependency(first)),
+                None,
+                None,
+                Some(Unstarted::Cancelled),
+                Some(Unstarted::Cancelled),
+            ]
+        );
+        assert_eq!(late.iter().map(why).collect::<Vec<_>>(), [Some(Unstarted::Halted); 2]);
+        let after = pool.apply_async(task("after")).unwrap();
+        assert_eq!(why(&after), Some(Unstarted::Halted));
+        drop(pool);
+        assert_eq!((summary.tasks(), summary.not_started(), summary.failed(), summary.cancelled()), (11, 7, 3, 1));
+        // Of those that were to be tried again the last attempt counts.
+        let summary = Summary::new();
+        let pool = Pool::with_engine(1, engine()).observe(summary.clone());
+        let again = pool.apply_async(task("fails").retry(Retry::times(9).pause_of(600 * SECOND))).unwrap();
+        drop(pool);
+        assert!(again.wait().unstarted().is_none_or(|why| why == Unstarted::Cancelled));
+        assert_eq!(summary.not_started() + summary.cancelled() + summary.failed(), 1);
+    });
+}
+
+/// Also where tasks are run again, are put off, have been run before, and on several engines.
+#[test]
+fn so_much_time_lies_between_starts() {
+    alone!({
+        soon();
+        let times = |engines: usize, change: fn(Pool) -> Pool, tasks: Vec<Task>| {
+            let engines: Vec<Scripted> = (0..engines)
+                .map(|_| {
+                    Scripted::new()
+                        .on_program("fails", Script::new().takes(SECOND / 2).exits(1))
+                        .on_program("late", Script::new().refused_at_first(1))
+                        .otherwise(Script::new().takes(100 * SECOND))
+                })
+                .collect();
+            let holds: Vec<_> = engines.iter().map(Scripted::hold).collect();
+            let engines = engines.into_iter().map(|engine| Box::new(engine) as Box<dyn procession::pool::Engine>);
+            let pool = change(Pool::with_engines(8, engines.collect()).start_interval(3 * SECOND));
+            let pending = pool.submit_all(tasks).unwrap();
+            drop(holds);
+            let mut starts: Vec<_> = pending.iter().filter_map(|one| one.wait().started()).collect();
+            starts.sort_unstable();
+            starts.windows(2).map(|pair| pair[1] - pair[0]).collect::<Vec<Duration>>()
+        };
+        let tasks = |programs: &[&str]| programs.iter().map(|program| Task::new(Command::new(*program))).collect();
+        assert_eq!(times(1, |pool| pool, tasks(&["a", "b", "c", "d"])), [3 * SECOND; 3]);
+        let skips: fn(Pool) -> Pool = |pool| pool.skip_if(|task| task.command().get_program() == "b");
+        assert_eq!(times(1, skips, tasks(&["a", "b", "b", "c"])).into_iter().max(), Some(3 * SECOND));
+        // The one that is run again comes behind the other two.
+        let retries: fn(Pool) -> Pool = |pool| pool.retry(Retry::times(1).pause_of(SECOND));
+        assert_eq!(times(1, retries, tasks(&["fails", "a"])), [3 * SECOND]);
+        assert!(times(1, |pool| pool, tasks(&["a", "late", "b"])).into_iter().all(|between| between >= 3 * SECOND));
+        assert!(times(3, |pool| pool, tasks(&["a"; 7])).into_iter().all(|between| between >= 3 * SECOND));
+    });
+}
+
+/// There is no start without a process.
+#[test]
+fn what_could_not_be_started_was_not_started() {
+    alone!({
+        soon();
+        let pool = Pool::new(1);
+        let done = pool.apply_async(Command::new("/no/such/program")).unwrap().into_done();
+        assert_eq!((done.outcome(), done.attempts(), done.started()), (Outcome::NotStarted, 0, None));
+        let done = pool.apply_async(Command::new("true")).unwrap().into_done();
+        assert_eq!((done.attempts(), done.slot()), (1, 0));
+        assert!(done.started().unwrap() >= done.submitted() && done.ended() >= done.started().unwrap());
     });
 }
 

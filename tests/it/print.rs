@@ -190,8 +190,9 @@ fn lines_of_many_are_never_torn() {
 
         let (mut print, stdout, _) = pages(Print::prefixed().prefix(|label| format!("[{label}] ")));
         out(&mut print, 1, "first attempt");
-        let retrying =
-            TaskNews::Retrying { id: id(1), outcome: Outcome::Exited(1), pause: Duration::ZERO, at: Instant::now() };
+        let output = procession::Output::default();
+        let (outcome, result, pause, at) = (Outcome::Exited(1), Ok(&output), Duration::ZERO, Instant::now());
+        let retrying = TaskNews::Retrying { id: id(1), label: "1", attempt: 1, outcome, result, pause, at };
         print.see(&retrying);
         out(&mut print, 1, "second\n");
         end(&mut print, 1);

@@ -1,8 +1,9 @@
-//! What does it cost to start a program from a parent with ten thousand open descriptors?
+//! What does it cost to start a program from a parent with ten thousand open descriptors, and from the same parent with few?
 
 use procession_benches::tiny::Tiny;
 use procession_benches::{Options, contestant, measure, report};
 use std::fs::File;
+use std::path::Path;
 
 const COUNT: usize = 10_000;
 
@@ -10,9 +11,13 @@ fn main() {
     let options = Options::parse(7);
     raise_limit();
     let tiny = Tiny::new();
-    let path = tiny.path();
+    compare(&options, tiny.path(), "few");
     let null = File::open("/dev/null").unwrap();
     let files: Vec<File> = (0..COUNT).map(|_| null.try_clone().unwrap()).collect();
+    compare(&options, tiny.path(), &files.len().to_string());
+}
+
+fn compare(options: &Options, path: &Path, count: &str) {
     let ours = procession::Command::new(path);
     let inheriting = ours.clone().inherit_fds();
     let mut std = std::process::Command::new(path);
@@ -23,8 +28,8 @@ fn main() {
         contestant("std", move || assert!(std.spawn().unwrap().wait().unwrap().success())),
         contestant("subprocess", || assert!(subprocess::Exec::cmd(word).start().unwrap().wait().unwrap().success())),
     ];
-    let title = format!("spawn and wait with {} descriptors open, {} rounds", files.len(), options.rounds);
-    report(&title, &measure(&options, options.pick(100, 10), contestants));
+    let title = format!("spawn and wait with {count} descriptors open, {} rounds", options.rounds);
+    report(&title, &measure(options, options.pick(100, 10), contestants));
 }
 
 /// As many descriptors as the hard limit allows, and more if this is root.

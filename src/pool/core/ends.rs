@@ -47,18 +47,23 @@ impl Core {
             return;
         }
         run.service = Service::Ready;
-        entry.is_forgotten = true;
         self.changes += 1;
         if self.is_observed {
             self.outbox.push_back(Effect::Ready { id, at: now });
         }
-        let doomed = self.line.resolve(id, true);
-        self.doom(doomed, now);
+        self.line.ready(id);
     }
 
     pub(super) fn ended(&mut self, id: TaskId, finish: Finish, now: Instant) {
         let Finish { outcome, output, error } = finish;
-        let started = self.leave_run(id);
+        let mut started = self.leave_run(id);
+        if outcome == Outcome::NotStarted
+            && let (Some(entry), Some(run)) = (self.entries.get_mut(&id), &mut started)
+        {
+            // The engine had taken it, and could not start it: there is no such program, for example.
+            entry.attempts = entry.attempts.saturating_sub(1);
+            run.accepted = None;
+        }
         let ending = started.as_ref().and_then(|run| run.ending);
         // What the pool has ended is called what the pool ended it for; who came to the end before is not.
         let by_us = matches!(outcome, Outcome::Cancelled { .. } | Outcome::EngineFailed { .. });
@@ -91,13 +96,14 @@ impl Core {
                 let again = || retry.again(outcome, entry.attempts, entry.task.idempotent);
                 // A condition is the caller's.
                 catch_unwind(AssertUnwindSafe(again)).unwrap_or_else(|panic| {
-                    self.panics.push(panic);
+                    self.panic.get_or_insert(panic);
                     None
                 })
             };
         if let Some(pause) = again {
             if self.is_observed {
-                self.outbox.push_back(Effect::Retrying { id, outcome, pause, at: now });
+                let (task, attempt, result) = (Arc::clone(&entry.task), entry.attempts, Box::new(result));
+                self.outbox.push_back(Effect::Retrying { id, task, attempt, outcome, result, pause, at: now });
             }
             let until = later(now, pause);
             entry.phase = Phase::Pausing(until);
@@ -137,33 +143,49 @@ impl Core {
             name: entry.task.name.clone(),
             group: entry.task.group.clone(),
             outcome,
+            unstarted: entry.unstarted,
             result,
             attempts: entry.attempts,
             slot: run.as_ref().map_or(0, |run| run.slot),
             place: run.as_ref().map_or_else(|| "".into(), |run| Arc::clone(&run.place)),
             submitted: entry.submitted,
-            started: run.as_ref().filter(|_| entry.attempts > 0).map(|run| run.started),
+            started: run.as_ref().and_then(|run| run.accepted),
             ended: now,
-            skipped: self.skipped.contains(&id),
+            skipped: entry.claim.was_skipped(),
         };
         self.outbox.push_back(Effect::Resolved(Box::new(done), entry.delivery));
         let doomed = self.line.resolve(id, success);
         self.doom(doomed, now);
+        for forgotten in self.known.end(id) {
+            self.line.forget_failure(forgotten);
+        }
         self.look_at_halt(now);
     }
 
     /// Those that can never run, because of the failure of another.
     pub(super) fn doom(&mut self, doomed: Vec<(TaskId, TaskId)>, now: Instant) {
+        // They may be more than are known afterwards.
+        let culprits: HashMap<TaskId, String> =
+            doomed.iter().map(|(_, culprit)| (*culprit, self.known.label(*culprit))).collect();
         for (id, culprit) in doomed {
-            let name = self.named.get(&culprit).map_or_else(|| format!("task {culprit}"), |name| name.to_string());
+            let name = culprits.get(&culprit).map_or("another one", String::as_str);
             let text = format!("not started: {name} has not succeeded");
             let error = Error::new(ErrorKind::Dependency).detail(text);
-            self.resolve_unstarted(id, Outcome::NotStarted, error, now);
+            self.resolve_unstarted(id, Outcome::NotStarted, Some(Unstarted::Dependency(culprit)), error, now);
         }
     }
 
-    pub(super) fn resolve_unstarted(&mut self, id: TaskId, outcome: Outcome, error: Error, now: Instant) {
-        let Some(entry) = self.entries.get(&id) else { return };
+    /// The last word about a task that does not run, and why it does not if that is no failure of its own.
+    pub(super) fn resolve_unstarted(
+        &mut self,
+        id: TaskId,
+        outcome: Outcome,
+        why: Option<Unstarted>,
+        error: Error,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.unstarted = why;
         let error = error.of_command(|| entry.task.command.to_string());
         self.resolve(id, None, outcome, Err(error), now);
     }
@@ -228,18 +250,24 @@ impl Core {
         self.line.drain();
         let idle = self.entries.iter().filter(|(_, entry)| !matches!(entry.phase, Phase::Running(_)));
         for id in idle.map(|(id, _)| *id).collect::<BTreeSet<_>>() {
-            let (outcome, error) = self.told_off(reason);
-            self.resolve_unstarted(id, outcome, error, now);
+            self.tell_off(id, reason, now);
         }
     }
 
     /// The last word about a task that is not started because the whole run is to end.
-    pub(super) fn told_off(&self, reason: &str) -> (Outcome, Error) {
-        let (outcome, text) = match self.interruption.signal() {
-            Some(signal) => (CANCELLED, format!("interrupted by {signal}")),
-            None => (Outcome::NotStarted, format!("the run was halted: {reason}")),
+    pub(super) fn tell_off(&mut self, id: TaskId, reason: &str, now: Instant) {
+        let (outcome, why, text) = match self.interruption.signal() {
+            Some(signal) => (CANCELLED, Unstarted::Interrupted, format!("interrupted by {signal}")),
+            None => (Outcome::NotStarted, Unstarted::Halted, format!("the run was halted: {reason}")),
         };
-        (outcome, Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}")))
+        let error = Error::new(ErrorKind::Cancelled).detail(format!("not started: {text}"));
+        self.resolve_unstarted(id, outcome, Some(why), error, now);
+    }
+
+    /// The last word about a task that was cancelled before it ran.
+    pub(super) fn tell_cancelled(&mut self, id: TaskId, text: &'static str, now: Instant) {
+        let error = Error::new(ErrorKind::Cancelled).detail(text);
+        self.resolve_unstarted(id, CANCELLED, Some(Unstarted::Cancelled), error, now);
     }
 
     /// The engine is told to stop a job.

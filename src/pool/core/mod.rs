@@ -7,14 +7,15 @@ mod moments;
 mod orders;
 mod wishes;
 
-use super::admission::{Admission, Gauge};
+use super::admission::{Admission, Gauge, Pace};
 use super::allowance::Allowance;
 use super::delivery::Delivery;
-use super::done::{Done, Outcome, TaskId};
+use super::done::{Done, Outcome, TaskId, Unstarted};
 use super::engine::{Capabilities, FileAccess, Finish, Job, JobId, Refusal};
 use super::halt::Halt;
 use super::interrupt::{Interruption, Stage};
 use super::jobserver::JobToken;
+use super::known::{Claim, KEPT, Known};
 use super::line::{Line, Wish};
 use super::ready::Sign;
 use super::resources::{Held, Stock};
@@ -65,7 +66,10 @@ pub(super) enum Effect {
     },
     Retrying {
         id: TaskId,
+        task: Arc<Task>,
+        attempt: u32,
         outcome: Outcome,
+        result: Box<Result<Output, Error>>,
         pause: Duration,
         at: Instant,
     },
@@ -139,14 +143,12 @@ pub(super) struct Core {
     pub(super) stock: Stock,
     pub(super) admission: Option<Admission>,
     pub(super) allowance: Allowance,
+    pub(super) pace: Pace,
     gauge: Gauge,
     seen: Option<Instant>,
     entries: HashMap<TaskId, Entry>,
     jobs: HashMap<JobId, TaskId>,
-    names: HashMap<Arc<str>, TaskId>,
-    named: HashMap<TaskId, Arc<str>>,
-    /// The numbers of the tasks that this pool has got: first and last of each row, in order.
-    own: Vec<(TaskId, TaskId)>,
+    known: Known,
     free_slots: BTreeSet<usize>,
     slots: usize,
     running: usize,
@@ -172,9 +174,8 @@ pub(super) struct Core {
     services: Vec<TaskId>,
     services_end: bool,
     starved: Option<Starved>,
-    /// Tasks that have succeeded before are not run again; which were not.
+    /// Tasks that have succeeded before are not run again.
     pub(super) skips: bool,
-    skipped: HashSet<TaskId>,
     /// Somebody looks on.
     pub(super) is_observed: bool,
     pub(super) wants_output: bool,
@@ -182,8 +183,8 @@ pub(super) struct Core {
     /// Somebody is telling what was in the outbox, and will tell what comes in.
     pub(super) is_telling: bool,
     pub(super) rounds_told: u64,
-    /// What conditions of the caller's have panicked with.
-    pub(super) panics: Vec<Box<dyn Any + Send>>,
+    /// What a condition of the caller's has panicked with, the first one that was not told.
+    pub(super) panic: Option<Box<dyn Any + Send>>,
 }
 
 /// A task, its place among those submitted with it, and where its record goes.
@@ -209,15 +210,16 @@ struct Starved {
 
 struct Entry {
     task: Arc<Task>,
-    /// Whom it waits for; kept only where tasks can be skipped.
-    after: Vec<TaskId>,
+    claim: Arc<Claim>,
+    /// Whom it waits for: they are known as long as it is not over.
+    after: Vec<Arc<Claim>>,
     index: usize,
     delivery: Delivery,
     submitted: Instant,
     attempts: u32,
     cancelled: bool,
-    /// It is a service that was ready: those that waited for it have gone on, and the line has forgotten it.
-    is_forgotten: bool,
+    /// Why it does not run, at its end.
+    unstarted: Option<Unstarted>,
     phase: Phase,
 }
 
@@ -235,7 +237,6 @@ struct Run {
     held: Held,
     token: Option<JobToken>,
     place: Arc<str>,
-    started: Instant,
     /// When the engine had taken it.
     accepted: Option<Instant>,
     /// The pool's own clock for it: when it is cancelled, or given up.
@@ -267,13 +268,12 @@ impl Core {
             stock: Stock::new(),
             admission: None,
             allowance: Allowance::default(),
+            pace: Pace::default(),
             gauge: Gauge::default(),
             seen: None,
             entries: HashMap::new(),
             jobs: HashMap::new(),
-            names: HashMap::new(),
-            named: HashMap::new(),
-            own: Vec::new(),
+            known: Known::new(KEPT),
             free_slots: BTreeSet::new(),
             slots: 0,
             running: 0,
@@ -295,13 +295,12 @@ impl Core {
             services_end: false,
             starved: None,
             skips: false,
-            skipped: HashSet::new(),
             is_observed: false,
             wants_output: false,
             outbox: VecDeque::new(),
             is_telling: false,
             rounds_told: 0,
-            panics: Vec::new(),
+            panic: None,
         }
     }
 
@@ -322,6 +321,16 @@ impl Core {
 
     pub(super) fn waiting(&self) -> usize {
         self.entries.len() - self.running
+    }
+
+    /// Whether the whole run is to end, so that nothing is started any more.
+    pub(super) fn is_halted(&self) -> bool {
+        self.halted.is_some()
+    }
+
+    /// Why.
+    pub(super) fn halted(&self) -> Option<&str> {
+        self.halted.as_deref()
     }
 
     pub(super) fn is_running(&self, id: TaskId) -> bool {

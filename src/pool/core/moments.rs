@@ -60,10 +60,15 @@ impl Core {
         self.moments.insert((next, id));
     }
 
-    /// When nothing but services is left they are stopped, the last one first, one after the other.
+    /// When nothing but services is left, and what waits for their end, they are stopped, the last one first, one after the other.
     pub(super) fn end_next_service(&mut self, now: Instant) {
-        let only_services = self.entries.len() == self.services.len();
-        if !(self.services_end || self.closed) || !only_services {
+        if !(self.services_end || self.closed) || self.services.is_empty() {
+            return;
+        }
+        let others = self.entries.len() - self.services.len();
+        // What runs, pauses, or may start is not in the line, or can leave it.
+        let all_wait = others == 0 || (others == self.line.len() && !self.line.has_startable());
+        if !all_wait || (others > 0 && self.line.waiting_for_ends(self.services.iter().copied()).len() < others) {
             return;
         }
         if let Some(&last) = self.services.last() {
@@ -135,7 +140,7 @@ impl Core {
     pub(super) fn fail_unstarted(&mut self, id: TaskId, error: &str, now: Instant) {
         self.line.remove(id);
         let error = Error::new(ErrorKind::Engine).detail(format!("not started: {error}"));
-        self.resolve_unstarted(id, Outcome::EngineFailed { retryable: false }, error, now);
+        self.resolve_unstarted(id, Outcome::EngineFailed { retryable: false }, None, error, now);
     }
 
     /// No engine that lives, or soon will, can do what it asks for.

@@ -58,7 +58,7 @@ impl Core {
     pub(in crate::pool) fn orders(&mut self, lane: usize, now: Instant) -> Orders {
         let mut orders = Orders::default();
         self.look_at_moments(now, &mut orders);
-        self.changes += u64::from(self.allowance.renew(Some(now)));
+        self.changes += u64::from(self.allowance.renew(Some(now))) + u64::from(self.pace.renew(now));
         if self.interruption.is_due(now) {
             self.end_runs(now);
         }
@@ -121,6 +121,7 @@ impl Core {
         if !self.line.has_startable()
             || self.starved.as_ref().is_some_and(|starved| Some(starved.again) > now)
             || self.allowance.is_used_up()
+            || self.pace.moment().is_some_and(|moment| Some(moment) > now)
         {
             room = 0;
         }
@@ -164,8 +165,8 @@ impl Core {
         let first = self.moments.first().map(|(moment, _)| *moment);
         let starved = self.starved.as_ref().map(|starved| starved.again);
         let admission = self.is_kept_waiting().then(|| now + Gauge::AGE_MAX);
-        let (allowance, grace) = (self.allowance.moment(), self.interruption.moment());
-        [first, starved, admission, allowance, grace].into_iter().flatten().min()
+        let (allowance, grace, pace) = (self.allowance.moment(), self.interruption.moment(), self.pace.moment());
+        [first, starved, admission, allowance, grace, pace].into_iter().flatten().min()
     }
 
     /// The next task that may run on this lane.
@@ -211,7 +212,7 @@ impl Core {
     }
 
     pub(super) fn has_room(&mut self, now: Instant) -> bool {
-        if self.allowance.is_used_up() {
+        if self.allowance.is_used_up() || !self.pace.admits(now) {
             return false;
         }
         if self.starved.as_ref().is_some_and(|starved| now < starved.again) {
@@ -242,6 +243,7 @@ impl Core {
             // One only, until it is known whether there is room.
             starved.again = now + ROOM_LOOK;
         }
+        self.pace.start(now);
         let task = &entry.task;
         if self.is_observed {
             self.outbox.push_back(Effect::Starting { id, task: Arc::clone(task) });
@@ -271,7 +273,7 @@ impl Core {
             _ => None,
         };
         let first = entry.attempts == 1 && !task.is_service && self.skips;
-        let skippable = first && entry.after.iter().all(|earlier| self.skipped.contains(earlier));
+        let skippable = first && entry.after.iter().all(|earlier| earlier.was_skipped());
         let skippable = skippable.then(|| Arc::clone(task));
         let service = match sign {
             Some(ready) => Service::Awaited(later(now, ready.within)),
@@ -285,7 +287,6 @@ impl Core {
             held,
             token,
             place,
-            started: now,
             accepted: None,
             moment: None,
             ending: None,
@@ -310,9 +311,9 @@ impl Core {
         if self.starved.take().is_some() {
             self.changes += 1;
         }
+        self.pace.start(now);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let Phase::Running(run) = &mut entry.phase else { return };
-        run.started = now;
         run.accepted = Some(now);
         let timeout = entry.task.command.timeout;
         let own = self.lanes.get(run.lane).and_then(|lane| lane.capabilities.deadline_granularity);
@@ -342,9 +343,10 @@ impl Core {
     pub(in crate::pool) fn skip(&mut self, job: JobId, now: Instant) {
         let Some(id) = self.jobs.get(&job).copied() else { return };
         let run = self.leave_run(id);
+        self.pace.take_back();
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.attempts = 0;
-        self.skipped.insert(id);
+        entry.claim.skip();
         let output = Output {
             command: entry.task.command.to_string(),
             status: Some(ExitStatus::from_code(0)),
@@ -359,17 +361,16 @@ impl Core {
         let Some(id) = self.jobs.get(&job).copied() else { return };
         let tries = self.starved.as_ref().map_or(0, |starved| starved.tries);
         let started = self.leave_run(id);
+        self.pace.take_back();
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match refusal {
             Refusal::Later(error) => {
                 entry.attempts -= 1;
                 if started.as_ref().is_some_and(|run| run.ending.is_some()) || entry.cancelled {
-                    let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
-                    return self.resolve_unstarted(id, CANCELLED, error, now);
+                    return self.tell_cancelled(id, "cancelled before it was started", now);
                 }
                 if let Some(reason) = self.halted.clone() {
-                    let (outcome, error) = self.told_off(&reason);
-                    return self.resolve_unstarted(id, outcome, error, now);
+                    return self.tell_off(id, &reason, now);
                 }
                 // With others running one waits for the end of one of them; alone, one tries again after a while.
                 let is_alone = self.running == 0;
@@ -381,7 +382,10 @@ impl Core {
                 self.starved = Some(Starved { tries, again: now + pause });
                 self.put_back(id);
             }
-            Refusal::Never(error) => self.finish(id, started, Outcome::NotStarted, Err(error), now),
+            Refusal::Never(error) => {
+                entry.attempts -= 1;
+                self.finish(id, started, Outcome::NotStarted, Err(error), now);
+            }
         }
     }
 
@@ -389,13 +393,7 @@ impl Core {
     pub(super) fn put_back(&mut self, id: TaskId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.phase = Phase::Waiting;
-        if std::mem::take(&mut entry.is_forgotten) {
-            let (group, priority, estimate) = (entry.task.group.clone(), entry.task.priority, entry.task.estimate);
-            // It waits for nothing, so that there is no cycle.
-            let _ = self.line.add(vec![Wish { id, group, priority, estimate, after: Vec::new() }]);
-        } else {
-            self.line.put_back(id);
-        }
+        self.line.put_back(id);
         self.changes += 1;
     }
 

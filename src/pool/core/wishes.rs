@@ -9,7 +9,7 @@ impl Core {
         tasks: Vec<Submission>,
         capabilities: &[Capabilities],
         now: Instant,
-    ) -> Result<Vec<TaskId>, (Error, Vec<Submission>)> {
+    ) -> Result<Vec<Arc<Claim>>, (Error, Vec<Submission>)> {
         static TASKS: AtomicU64 = AtomicU64::new(0);
         let first = TASKS.fetch_add(tasks.len() as u64, Ordering::Relaxed) + 1;
         let ids: Vec<TaskId> = (first..).map(TaskId).take(tasks.len()).collect();
@@ -17,11 +17,8 @@ impl Core {
             Ok(wishes) => wishes,
             Err(error) => return Err((error, tasks)),
         };
-        let afters: Vec<Vec<TaskId>> = if self.skips {
-            wishes.iter().map(|wish| wish.after.iter().map(|(id, _)| *id).collect()).collect()
-        } else {
-            vec![Vec::new(); wishes.len()]
-        };
+        let afters: Vec<Vec<TaskId>> =
+            wishes.iter().map(|wish| wish.after.iter().map(|(id, _)| *id).collect()).collect();
         let doomed = match self.line.add(wishes) {
             Ok(doomed) => doomed,
             Err(cycle) => {
@@ -35,48 +32,40 @@ impl Core {
             }
         };
         self.changes += 1;
-        self.own(&ids);
-        for (((task, index, delivery), &id), after) in tasks.into_iter().zip(&ids).zip(afters) {
-            if let Some(name) = &task.name {
-                self.names.insert(Arc::clone(name), id);
-                self.named.insert(id, Arc::clone(name));
-            }
+        let claims: Vec<_> =
+            ids.iter().zip(&tasks).map(|(id, (task, ..))| self.known.add(*id, task.name.clone())).collect();
+        for (((task, index, delivery), claim), after) in tasks.into_iter().zip(&claims).zip(afters) {
+            let (id, claim) = (claim.id, Arc::clone(claim));
+            let after = after.into_iter().filter_map(|id| self.known.claim(id)).collect();
             let task = Arc::new(task);
             if self.is_observed {
                 self.outbox.push_back(Effect::Submitted { id, task: Arc::clone(&task), at: now });
             }
             let entry = Entry {
                 task,
+                claim,
                 after,
                 index,
                 delivery,
                 submitted: now,
                 attempts: 0,
                 cancelled: false,
-                is_forgotten: false,
+                unstarted: None,
                 phase: Phase::Waiting,
             };
             self.entries.insert(id, entry);
         }
         self.doom(doomed, now);
         if let Some(reason) = self.halted.clone() {
-            self.drain(&reason, now);
+            // Nobody else waits: those were told when it was halted.
+            for id in &ids {
+                self.line.remove(*id);
+            }
+            for id in &ids {
+                self.tell_off(*id, &reason, now);
+            }
         }
-        Ok(ids)
-    }
-
-    /// These numbers are in order, and greater than all before.
-    pub(super) fn own(&mut self, ids: &[TaskId]) {
-        let (Some(&first), Some(&last)) = (ids.first(), ids.last()) else { return };
-        match self.own.last_mut() {
-            Some((_, end)) if end.0 + 1 == first.0 => *end = last,
-            _ => self.own.push((first, last)),
-        }
-    }
-
-    pub(super) fn is_own(&self, id: TaskId) -> bool {
-        let place = self.own.partition_point(|(_, last)| *last < id);
-        self.own.get(place).is_some_and(|(first, _)| *first <= id)
+        Ok(claims)
     }
 
     pub(super) fn wishes(
@@ -91,7 +80,7 @@ impl Core {
         let mut names: HashMap<&str, TaskId> = HashMap::new();
         for ((task, ..), &id) in tasks.iter().zip(ids) {
             if let Some(name) = task.name.as_deref()
-                && (self.names.contains_key(name) || names.insert(name, id).is_some())
+                && (self.known.named(name).is_some() || names.insert(name, id).is_some())
             {
                 return Err(Error::invalid(format!("there are two tasks named {name:?}")));
             }
@@ -110,12 +99,12 @@ impl Core {
             let mut after = Vec::with_capacity(task.after.len());
             for earlier in &task.after {
                 let id = match &earlier.what {
-                    Earlier::Name(name) => names.get(&**name).or_else(|| self.names.get(name)).copied(),
-                    Earlier::Id(id) => Some(*id).filter(|id| self.is_own(*id)),
+                    Earlier::Name(name) => names.get(&**name).copied().or_else(|| self.known.named(name)),
+                    Earlier::Id(id) => self.known.claim(*id).map(|claim| claim.id),
                 };
                 let what = || match &earlier.what {
                     Earlier::Name(name) => format!("there is no task named {name:?} to wait for"),
-                    Earlier::Id(id) => format!("task {id} is not of this pool"),
+                    Earlier::Id(id) => format!("task {id} is not of this pool, or was over long ago"),
                 };
                 after.push((id.ok_or_else(|| named(Error::invalid(what())))?, earlier.succeeds));
             }
@@ -123,6 +112,15 @@ impl Core {
             Ok(Wish { id, group, priority, estimate, after })
         };
         tasks.iter().zip(ids).map(wish).collect()
+    }
+
+    /// The names of what it waits for that no task has had yet.
+    pub(in crate::pool) fn unknown_names(&self, task: &Task) -> BTreeSet<Arc<str>> {
+        let names = task.after.iter().filter_map(|earlier| match &earlier.what {
+            Earlier::Name(name) => Some(name),
+            Earlier::Id(_) => None,
+        });
+        names.filter(|name| self.known.named(name).is_none()).cloned().collect()
     }
 
     /// Wishes that a task be cancelled. False if its last word was said.
@@ -133,8 +131,7 @@ impl Core {
             Phase::Running(_) => self.end_run(id, Outcome::Cancelled { confirmed: false }, now),
             _ => {
                 self.line.remove(id);
-                let error = Error::new(ErrorKind::Cancelled).detail("cancelled before it was started");
-                self.resolve_unstarted(id, Outcome::Cancelled { confirmed: true }, error, now);
+                self.tell_cancelled(id, "cancelled before it was started", now);
             }
         }
         true
@@ -153,8 +150,12 @@ impl Core {
         self.end_next_service(now);
     }
 
-    /// Of these services the one that was started last is to end.
-    pub(in crate::pool) fn end_service_of(&mut self, ids: &HashSet<TaskId>, now: Instant) {
+    /// Of these services the one that was started last is to end, if all that is open waits for the end of one.
+    pub(in crate::pool) fn end_service_of(&mut self, ids: &HashSet<TaskId>, open: &HashSet<TaskId>, now: Instant) {
+        let waiting = self.line.waiting_for_ends(ids.iter().copied());
+        if open.iter().any(|id| !ids.contains(id) && !waiting.contains(id)) {
+            return;
+        }
         let last = self.services.iter().rev().find(|id| ids.contains(id)).copied();
         if let Some(id) = last.or_else(|| ids.iter().copied().find(|id| self.entries.contains_key(id))) {
             self.cancel(id, now);

@@ -122,6 +122,6 @@ fn color(bar: &Bar) -> &'static str {
         Some(Verdict::Skipped) => "white",
         Some(Verdict::Cancelled | Verdict::NotStarted) => "grey",
         Some(Verdict::TimedOut | Verdict::Overflowed) => "bad",
-        Some(Verdict::Failed | Verdict::Signalled | Verdict::EngineFailed) => "terrible",
+        Some(Verdict::Failed | Verdict::Signalled | Verdict::EngineFailed | Verdict::Unstartable) => "terrible",
     }
 }

@@ -212,7 +212,7 @@ impl State {
                 let place = Arc::clone(place);
                 self.open.insert(*id, Open { task, attempt: *attempt, slot: *slot, place, started: Some(*at) });
             }
-            TaskNews::Retrying { id, outcome, pause, at } => {
+            TaskNews::Retrying { id, outcome, pause, at, .. } => {
                 self.note(*at);
                 let Some(open) = self.open.get_mut(id) else { return };
                 let bar = open.bar(*at, End::Retried(*outcome, *pause));
@@ -239,7 +239,7 @@ impl State {
         open.task.tell(done);
         let verdict = Verdict::of(done);
         // What turned out not to be startable has had a slot, and has not run.
-        let started = open.started.filter(|_| verdict != Verdict::NotStarted);
+        let started = open.started.filter(|_| !matches!(verdict, Verdict::Unstartable | Verdict::NotStarted));
         let (place, usage) = (Arc::clone(&done.place), done.output().usage());
         let bar = open.bar(done.ended(), End::Over(verdict, done.outcome()));
         self.keep(Bar { started, place, usage, ..bar });
@@ -498,7 +498,7 @@ mod tests {
         assert_eq!(bars[0], json!([0, 0, 0, 2_500_000, 0, 0, 1, 0, 0, 1_500_000, 250_000, 12 << 20, null]));
         let row = |at: usize| bars[at].as_array().unwrap();
         // It never ran: no slot, and the moment when that was known.
-        assert_eq!(row(2)[1..5], [Value::Null, json!(10_000), json!(0), json!(Verdict::NotStarted as usize)]);
+        assert_eq!(row(2)[1..5], [Value::Null, json!(10_000), json!(0), json!(Verdict::Unstartable as usize)]);
         assert_eq!((&row(4)[12], &row(4)[8]), (&json!(2_000_000), &json!(990_000)), "retried");
         assert_eq!(data["words"][row(6)[4].as_u64().unwrap() as usize], "running");
         // The plain table of those without scripts is escaped by the template.

@@ -84,9 +84,10 @@
     4: (pen) => { pen.moveTo(2, 0); pen.lineTo(2, 8); pen.moveTo(6, 0); pen.lineTo(6, 8); },
     5: (pen) => { pen.moveTo(0, 2); pen.lineTo(8, 2); pen.moveTo(0, 6); pen.lineTo(8, 6); },
     6: (pen) => { pen.rect(0, 0, 4, 4); pen.rect(4, 4, 4, 4); pen.fill(); },
-    7: (pen) => { pen.rect(2, 2, 4, 4); },
-    8: (pen) => { pen.moveTo(-2, -2); pen.lineTo(10, 10); pen.moveTo(6, -2); pen.lineTo(10, 2); pen.moveTo(-2, 6); pen.lineTo(2, 10); },
-    9: (pen) => { pen.rect(3, 3, 2, 2); pen.fill(); },
+    7: (pen) => { pen.moveTo(4, 1); pen.lineTo(4, 7); pen.moveTo(1, 4); pen.lineTo(7, 4); },
+    8: (pen) => { pen.rect(2, 2, 4, 4); },
+    9: (pen) => { pen.moveTo(-2, -2); pen.lineTo(10, 10); pen.moveTo(6, -2); pen.lineTo(10, 2); pen.moveTo(-2, 6); pen.lineTo(2, 10); },
+    10: (pen) => { pen.rect(3, 3, 2, 2); pen.fill(); },
   };
   const readLooks = () => {
     const style = getComputedStyle(document.documentElement);
