@@ -44,6 +44,8 @@ impl Local {
     pub fn new() -> Result<Local, Error> {
         let mut set = ChildSet::new()?;
         let waker = set.waker()?;
+        // Whoever drives an engine polls it.
+        set.defer_notices();
         Ok(Local {
             set,
             waker,
@@ -116,22 +118,23 @@ impl Engine for Local {
             until = Deadline::now();
             tell(job, JobNews::Finished(finish(Err(error), false)));
         }
-        loop {
-            let (set, jobs) = (&mut self.set, &self.jobs);
-            let is_told = Cell::new(false);
-            let exit = set.wait_exit(until, &is_told, &mut |child, stream, bytes| {
-                if let Some(job) = jobs.get(&child).filter(|job| job.live) {
-                    is_told.set(true);
-                    tell(job.id, JobNews::Output { stream, bytes });
-                }
-            })?;
-            let Some((child, result)) = exit else { return Ok(()) };
-            // Whatever else has happened by now is told in the same turn.
-            until = Deadline::now();
-            let Some(job) = self.jobs.remove(&child) else { continue };
-            self.children.remove(&job.id);
-            tell(job.id, JobNews::Finished(finish(result, job.cancelled)));
+        let (set, jobs) = (&mut self.set, &self.jobs);
+        let is_told = Cell::new(false);
+        let mut exit = set.wait_exit(until, &is_told, &mut |child, stream, bytes| {
+            if let Some(job) = jobs.get(&child).filter(|job| job.live) {
+                is_told.set(true);
+                tell(job.id, JobNews::Output { stream, bytes });
+            }
+        })?;
+        // Whatever else is known by now is told in the same turn.
+        while let Some((child, result)) = exit {
+            if let Some(job) = self.jobs.remove(&child) {
+                self.children.remove(&job.id);
+                tell(job.id, JobNews::Finished(finish(result, job.cancelled)));
+            }
+            exit = self.set.ended();
         }
+        Ok(())
     }
 
     fn cancel(&mut self, job: JobId) {
