@@ -1,10 +1,11 @@
 //! A command made ready: every byte and every step, in order, before any process exists. Decides how the program is found,
 //! which requests contradict themselves, which steps the child takes and in which order, and which descriptors it has.
 
-use crate::command::{Attributes, Command, Directory, FileMode, Id, Kind, Mask, Program, Pty, Stdio};
+use crate::command::{self, Attributes, Command, Directory, FileMode, Id, Kind, Mask, Program, Pty, Stdio};
 use crate::error::{Error, ErrorKind};
 use crate::output::Stream;
 use crate::signal::Signal;
+use crate::sys::affinity;
 use crate::sys::step::Step;
 use crate::sys::strings::{Strings, ZeroByte};
 use crate::terminal;
@@ -41,7 +42,7 @@ pub struct Plan {
     /// Where the program may be, in the order in which the child tries.
     pub(crate) candidates: Strings,
     pub(crate) argv: Strings,
-    pub(crate) envp: Strings,
+    pub(crate) envp: Arc<Strings>,
     /// What goes to which descriptor; 0 to 2 that are inherited are left out.
     pub(crate) descriptors: Vec<(RawFd, Stdio)>,
     /// Everything else, in order. Descriptors of ours that a step needs are filled in when they are open.
@@ -216,7 +217,7 @@ fn push(strings: &mut Strings, what: &str, text: &OsStr) -> Result<(), Error> {
         .map_err(|ZeroByte| Error::invalid(format!("{what} contains a zero byte: {text:?}")))
 }
 
-fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error> {
+fn environment(command: &Command, mark: Option<&CStr>) -> Result<Arc<Strings>, Error> {
     for (key, value) in &command.env.changes {
         let bytes = key.as_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') {
@@ -229,6 +230,12 @@ fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error>
             return Err(Error::invalid(format!("the value of environment variable {key:?} contains a zero byte")));
         }
     }
+    if command.env.is_inherited()
+        && mark.is_none()
+        && let Some(held) = command::held_environment()
+    {
+        return Ok(held);
+    }
     let mut envp = Strings::with_capacity(64, 4096);
     command.env.each_inherited(|key, value| envp.push_inherited(key, value));
     for (key, value) in command.env.added() {
@@ -239,7 +246,7 @@ fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error>
         // Made by us, without zero bytes.
         let _ = envp.push(&[mark.to_bytes()]);
     }
-    Ok(envp)
+    Ok(Arc::new(envp))
 }
 
 /// With this begins the entry that marks a tree.
@@ -482,7 +489,8 @@ fn steps(command: &Command, attributes: &Attributes, descriptors: &[(RawFd, Stdi
     }
     steps.extend(attributes.oom_score.map(Step::OomScore));
     steps.extend(attributes.nice.map(Step::Nice));
-    steps.extend(attributes.affinity.as_deref().map(|processors| Step::Affinity(mask_words(processors))));
+    let processors = attributes.affinity.clone().or_else(affinity::of_children);
+    steps.extend(processors.map(|processors| Step::Affinity(mask_words(&processors))));
     steps.extend(attributes.limits.iter().map(|&(resource, soft, hard)| Step::Limit {
         resource: resource.number(),
         soft,

@@ -9,6 +9,7 @@ use crate::plan::{self, Plan, UNBOUND};
 use crate::sys::after_fork::{Failure, Job};
 use crate::sys::fork::{self, Hook};
 use crate::sys::step::Step;
+use crate::sys::strings::Strings;
 use crate::sys::wait::{self, Patience, Who};
 use crate::sys::{self, clone, fd, pipe, pty};
 use crate::terminal::Terminal;
@@ -409,7 +410,7 @@ fn birth_by_fork(plan: &Plan, steps: &[Step], hooks: &[Hook]) -> Result<Born, Re
         steps: steps.to_vec(),
         candidates: plan.candidates.clone().into_pointers(),
         argv: plan.argv.clone().into_pointers(),
-        envp: plan.envp.clone().into_pointers(),
+        envp: Strings::clone(&plan.envp).into_pointers(),
         hooks: hooks.to_vec(),
     };
     match fork::spawn(parts) {

@@ -4,6 +4,7 @@
 use super::{TURN_MAX, Trouble};
 use crate::command::{CONTEXT, Limit, Overflow};
 use crate::output::{Captured, Completeness, ProcessEntry};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -80,6 +81,12 @@ pub(super) struct Spill {
 /// The first reads want little memory, later ones as much as has been read; a turn ends after this much.
 pub(super) const READ_MIN: usize = 16 * 1024;
 pub(super) const READ_MAX: usize = 1024 * 1024;
+thread_local! {
+    /// Where the first words of a stream are read. Most outputs are short: their records hold what was said and not what might have been,
+    /// and no memory is asked for by a stream that says nothing.
+    static FIRST_WORDS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// What is not kept is read into the same memory again, which should fit a cache.
 pub(super) const TAIL_READ_MIN: usize = 64 * 1024;
 pub(super) const TAIL_READ_MAX: usize = 256 * 1024;
@@ -320,6 +327,23 @@ impl Sink {
     }
 }
 
+fn read_first_words(
+    head: &mut Vec<u8>,
+    room: usize,
+    read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
+) -> io::Result<usize> {
+    // Whoever reads another stream meanwhile, because he looks on at this one, finds none and makes his own.
+    let mut memory = FIRST_WORDS.take();
+    memory.clear();
+    memory.reserve(READ_MIN);
+    let count = read(&mut memory, READ_MIN.min(room));
+    head.extend_from_slice(&memory);
+    // What a filter has made of it may be larger, and is not kept for ever.
+    memory.shrink_to(2 * READ_MIN);
+    FIRST_WORDS.set(memory);
+    count
+}
+
 impl Kept {
     /// What somebody has taken is not kept any more.
     fn drop_taken(&mut self) {
@@ -363,6 +387,11 @@ impl Kept {
     ) -> io::Result<usize> {
         let (room, live) = (head_max.saturating_sub(self.head.len()), rule == Rule::Live);
         if room > 0 {
+            if self.head.capacity() == 0 {
+                let count = read_first_words(&mut self.head, room, read)?;
+                self.dropped += self.skip_half(0, false, live) as u64;
+                return Ok(count);
+            }
             let wanted = self.head.len().clamp(READ_MIN, READ_MAX).min(room);
             self.head.reserve(wanted);
             let spare = self.head.capacity() - self.head.len();
