@@ -272,7 +272,7 @@ fn lookup(command: &Command) -> Result<Strings, Error> {
     if name.is_empty() {
         return Err(Error::invalid("the program's name is empty"));
     }
-    let mut candidates = Strings::default();
+    let mut candidates = Strings::with_capacity(1, name.len() + 1);
     push(&mut candidates, "the program's name", name)?;
     let found = match program {
         Program::Name(name) if !name.as_bytes().contains(&b'/') => search(command, name)?,
@@ -377,14 +377,14 @@ fn descriptors(streams: &[Option<Stdio>; 3], extra: &[(RawFd, Stdio)]) -> Result
 }
 
 fn check_stdio(number: RawFd, stdio: &Stdio, all: &[(RawFd, Stdio)]) -> Result<(), Error> {
-    let name = stream_name(number);
+    let name = || stream_name(number);
     match &stdio.0 {
         Kind::Broken { number: fd, errno } => {
-            let error = Error::io(name, io::Error::from_raw_os_error(*errno));
+            let error = Error::io(name(), io::Error::from_raw_os_error(*errno));
             Err(error.kind_of(ErrorKind::InvalidInput).detail(format!("descriptor {fd}")))
         }
         Kind::File { mode: FileMode::Read, .. } if number == 1 || number == 2 => {
-            Err(Error::invalid(format!("{name} cannot go to a file that is opened for reading")))
+            Err(Error::invalid(format!("{} cannot go to a file that is opened for reading", name())))
         }
         Kind::File { mode, .. } if number == 0 && *mode != FileMode::Read => {
             Err(Error::invalid("stdin cannot come from a file that is opened for writing"))
@@ -396,7 +396,8 @@ fn check_stdio(number: RawFd, stdio: &Stdio, all: &[(RawFd, Stdio)]) -> Result<(
                 || all.iter().any(|(target, stdio)| *target == other && matches!(stdio.0, Kind::Same(_)));
             if circle {
                 let other = stream_name(other);
-                return Err(Error::invalid(format!("{name} goes where {other} goes, and {other} goes nowhere")));
+                let text = format!("{} goes where {other} goes, and {other} goes nowhere", name());
+                return Err(Error::invalid(text));
             }
             Ok(())
         }

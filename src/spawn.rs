@@ -173,9 +173,9 @@ fn bind(plan: &Plan, route: SpawnRoute) -> Result<Bound, Error> {
         bound.cgroup = Some(open_cgroup(directory)?);
     }
     let moves = map.iter().map(|&(to, from)| Step::Descriptor { from, to });
-    let (before, after): (Vec<&Step>, Vec<&Step>) =
-        plan.steps.iter().partition(|step| plan::is_before_descriptors(step));
-    bound.steps.extend(before.into_iter().cloned());
+    let (before, after) = plan.steps.split_at(plan.steps.partition_point(plan::is_before_descriptors));
+    bound.steps.reserve_exact(plan.steps.len() + map.len());
+    bound.steps.extend(before.iter().cloned());
     bound.steps.extend(moves);
     for step in after {
         let step = bind_step(plan, route, step, &wanted, &mut bound)?;

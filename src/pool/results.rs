@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const AHEAD: usize = 4;
 /// How long tasks wait for those that are submitted with them, if the input is slow.
 const PATIENCE: Duration = Duration::from_millis(2);
+/// For so many tasks at most memory is asked for before they are read.
+const TOGETHER: usize = 32;
 
 /// The records of tasks that are run while it is iterated: see [`Pool::imap`].
 ///
@@ -126,7 +128,8 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
     /// slow, what is there by then.
     fn submit_more(&mut self) {
         let mut begin = Instant::now();
-        let mut tasks: Vec<Submission> = Vec::new();
+        let room = self.handed_out.saturating_add(self.most).saturating_sub(self.submitted);
+        let mut tasks: Vec<Submission> = Vec::with_capacity(if self.exhausted { 0 } else { room.min(TOGETHER) });
         if !self.exhausted && self.pool.interrupted().is_some() {
             // What was not taken stays where it is: it may be endless, or wait for somebody.
             self.exhausted = true;

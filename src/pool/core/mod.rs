@@ -78,7 +78,7 @@ pub(super) struct Orders {
     pub(super) cancels: Vec<JobId>,
     /// Signals to pass on, and whether the terminal has sent them to this program's group already.
     pub(super) signals: Vec<(JobId, Signal, bool)>,
-    pub(super) jobs: Vec<Start>,
+    pub(super) jobs: Vec<Box<Start>>,
     /// Signs that services are ready, which somebody must look for.
     pub(super) probes: Vec<(JobId, Sign)>,
     /// When it must look again; never if it need not.

@@ -65,7 +65,7 @@ impl Core {
         self.end_next_service(now);
         self.look_at_room(now);
         while let Some(job) = self.next_job(lane, now) {
-            orders.jobs.push(job);
+            orders.jobs.push(Box::new(job));
         }
         self.has_looked(lane);
         if let Some(lane) = self.lanes.get_mut(lane) {
