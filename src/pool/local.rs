@@ -43,13 +43,7 @@ impl Local {
         let waker = set.waker()?;
         // Whoever drives an engine polls it.
         set.defer_notices();
-        Ok(Local {
-            set,
-            waker,
-            jobs: HashMap::new(),
-            children: HashMap::new(),
-            stillborn: Vec::new(),
-        })
+        Ok(Local { set, waker, jobs: HashMap::new(), children: HashMap::new(), stillborn: Vec::new() })
     }
 }
 

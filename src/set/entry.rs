@@ -339,7 +339,8 @@ impl Entry {
         let until = self.talk(|talk| {
             wait_for_ends(talk, epoll, key, &mut registered.ends)?;
             let [_, outputs @ ..] = registered.ends;
-            let defers = registered.defers_notice && !talk.state.is_stopping() && outputs.into_iter().any(Waited::is_heard);
+            let defers =
+                registered.defers_notice && !talk.state.is_stopping() && outputs.into_iter().any(Waited::is_heard);
             if !talk.state.exited && !registered.notice && !defers {
                 let notice = talk.child.handle.notice();
                 let added = notice.map(|fd| epoll.add(fd, key.token(Part::Notice), Interest::ReadOnce));
