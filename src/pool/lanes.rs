@@ -481,8 +481,7 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
         shared.tell_first();
     }
     let _one_environment = hold_environment();
-    for start in orders.jobs {
-        let Start { mut job, notifies, skippable } = *start;
+    for Start { mut job, notifies, skippable } in orders.jobs {
         if skippable.is_some_and(|task| shared.is_done(&task)) {
             shared.at(engine.now(), |core, now| core.skip(job.id, now));
             continue;

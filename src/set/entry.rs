@@ -55,7 +55,7 @@ pub(super) struct Limit {
 struct Registered {
     ends: [Waited; 3],
     notice: bool,
-    /// The end of the process is not waited for as long as an end of a stream may come before it.
+    /// The end of the process is not waited for before the next look.
     defers_notice: bool,
     /// The end of the process cannot be announced, and is looked for now and then.
     is_blind: bool,
@@ -338,10 +338,7 @@ impl Entry {
         let mut registered = self.registered;
         let until = self.talk(|talk| {
             wait_for_ends(talk, epoll, key, &mut registered.ends)?;
-            let [_, outputs @ ..] = registered.ends;
-            let defers =
-                registered.defers_notice && !talk.state.is_stopping() && outputs.into_iter().any(Waited::is_heard);
-            if !talk.state.exited && !registered.notice && !defers {
+            if !talk.state.exited && !registered.notice && !registered.defers_notice {
                 let notice = talk.child.handle.notice();
                 let added = notice.map(|fd| epoll.add(fd, key.token(Part::Notice), Interest::ReadOnce));
                 registered.notice = matches!(added, Some(Ok(())));

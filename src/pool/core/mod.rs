@@ -78,7 +78,7 @@ pub(super) struct Orders {
     pub(super) cancels: Vec<JobId>,
     /// Signals to pass on, and whether the terminal has sent them to this program's group already.
     pub(super) signals: Vec<(JobId, Signal, bool)>,
-    pub(super) jobs: Vec<Box<Start>>,
+    pub(super) jobs: Vec<Start>,
     /// Signs that services are ready, which somebody must look for.
     pub(super) probes: Vec<(JobId, Sign)>,
     /// When it must look again; never if it need not.
@@ -91,7 +91,7 @@ pub(super) struct Orders {
 
 /// A job to be started.
 pub(super) struct Start {
-    pub(super) job: Job,
+    pub(super) job: Box<Job>,
     /// The descriptor to which it writes that it is ready, if it does.
     pub(super) notifies: Option<i32>,
     /// The task, if it need not be run where it is known to have succeeded before: nothing that it waits for was run.

@@ -65,7 +65,7 @@ impl Core {
         self.end_next_service(now);
         self.look_at_room(now);
         while let Some(job) = self.next_job(lane, now) {
-            orders.jobs.push(Box::new(job));
+            orders.jobs.push(job);
         }
         self.has_looked(lane);
         if let Some(lane) = self.lanes.get_mut(lane) {
@@ -256,7 +256,7 @@ impl Core {
             command = self.allowance.configure(command);
         }
         let listens = matches!(sign, Some(ready) if matches!(ready.sign, Sign::Line(_)));
-        let order = Job {
+        let order = Box::new(Job {
             id: job,
             command,
             attempt: entry.attempts,
@@ -265,7 +265,7 @@ impl Core {
             inputs: task.inputs.clone(),
             outputs: task.outputs.clone(),
             idempotent: task.idempotent,
-        };
+        });
         let notifies = match sign.map(|ready| &ready.sign) {
             Some(Sign::Descriptor(number)) => Some(*number),
             _ => None,
