@@ -35,17 +35,20 @@ pub(crate) fn hold_environment() -> impl Drop {
 
 /// The environment that is held for the commands of this thread, if one is.
 pub(crate) fn held_environment() -> Option<Arc<Strings>> {
-    HELD.with_borrow_mut(|held| {
-        if let Held::Unread = held {
+    let look = |held: &RefCell<Held>| {
+        let mut held = held.borrow_mut();
+        if let Held::Unread = *held {
             let mut read = Strings::with_capacity(64, 4096);
             each_of_ours(|key, value| read.push_inherited(key, value));
             *held = Held::Read(Arc::new(read));
         }
-        match held {
+        match &*held {
             Held::Read(read) => Some(Arc::clone(read)),
             _ => None,
         }
-    })
+    };
+    // A thread that ends holds nothing any more.
+    HELD.try_with(look).ok().flatten()
 }
 
 /// Changes to the environment of the parent, or a whole environment.

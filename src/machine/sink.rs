@@ -332,15 +332,15 @@ fn read_first_words(
     room: usize,
     read: impl FnOnce(&mut Vec<u8>, usize) -> io::Result<usize>,
 ) -> io::Result<usize> {
-    // Whoever reads another stream meanwhile, because he looks on at this one, finds none and makes his own.
-    let mut memory = FIRST_WORDS.take();
+    // Whoever reads another stream meanwhile, because he looks on at this one, finds none and makes his own; so does a thread that ends.
+    let mut memory = FIRST_WORDS.try_with(Cell::take).unwrap_or_default();
     memory.clear();
     memory.reserve(READ_MIN);
     let count = read(&mut memory, READ_MIN.min(room));
     head.extend_from_slice(&memory);
     // What a filter has made of it may be larger, and is not kept for ever.
     memory.shrink_to(2 * READ_MIN);
-    FIRST_WORDS.set(memory);
+    let _ = FIRST_WORDS.try_with(|kept| kept.set(memory));
     count
 }
 

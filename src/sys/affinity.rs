@@ -36,7 +36,8 @@ pub(crate) fn roam() -> bool {
 
 /// Where the children of this thread may run, if that is not where it runs itself.
 pub(crate) fn of_children() -> Option<Vec<usize>> {
-    OF_CHILDREN.with_borrow(Clone::clone)
+    // A thread that ends has nothing of its own any more.
+    OF_CHILDREN.try_with(|allowed| allowed.borrow().clone()).ok().flatten()
 }
 
 /// True if the system agrees.
