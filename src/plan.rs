@@ -1,10 +1,11 @@
 //! A command made ready: every byte and every step, in order, before any process exists. Decides how the program is found,
 //! which requests contradict themselves, which steps the child takes and in which order, and which descriptors it has.
 
-use crate::command::{Attributes, Command, Directory, FileMode, Id, Kind, Mask, Program, Pty, Stdio};
+use crate::command::{self, Attributes, Command, Directory, FileMode, Id, Kind, Mask, Program, Pty, Stdio};
 use crate::error::{Error, ErrorKind};
 use crate::output::Stream;
 use crate::signal::Signal;
+use crate::sys::affinity;
 use crate::sys::step::Step;
 use crate::sys::strings::{Strings, ZeroByte};
 use crate::terminal;
@@ -41,7 +42,7 @@ pub struct Plan {
     /// Where the program may be, in the order in which the child tries.
     pub(crate) candidates: Strings,
     pub(crate) argv: Strings,
-    pub(crate) envp: Strings,
+    pub(crate) envp: Arc<Strings>,
     /// What goes to which descriptor; 0 to 2 that are inherited are left out.
     pub(crate) descriptors: Vec<(RawFd, Stdio)>,
     /// Everything else, in order. Descriptors of ours that a step needs are filled in when they are open.
@@ -216,7 +217,7 @@ fn push(strings: &mut Strings, what: &str, text: &OsStr) -> Result<(), Error> {
         .map_err(|ZeroByte| Error::invalid(format!("{what} contains a zero byte: {text:?}")))
 }
 
-fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error> {
+fn environment(command: &Command, mark: Option<&CStr>) -> Result<Arc<Strings>, Error> {
     for (key, value) in &command.env.changes {
         let bytes = key.as_bytes();
         if bytes.is_empty() || bytes.contains(&b'=') {
@@ -229,6 +230,12 @@ fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error>
             return Err(Error::invalid(format!("the value of environment variable {key:?} contains a zero byte")));
         }
     }
+    if command.env.is_inherited()
+        && mark.is_none()
+        && let Some(held) = command::held_environment()
+    {
+        return Ok(held);
+    }
     let mut envp = Strings::with_capacity(64, 4096);
     command.env.each_inherited(|key, value| envp.push_inherited(key, value));
     for (key, value) in command.env.added() {
@@ -239,7 +246,7 @@ fn environment(command: &Command, mark: Option<&CStr>) -> Result<Strings, Error>
         // Made by us, without zero bytes.
         let _ = envp.push(&[mark.to_bytes()]);
     }
-    Ok(envp)
+    Ok(Arc::new(envp))
 }
 
 /// With this begins the entry that marks a tree.
@@ -265,7 +272,7 @@ fn lookup(command: &Command) -> Result<Strings, Error> {
     if name.is_empty() {
         return Err(Error::invalid("the program's name is empty"));
     }
-    let mut candidates = Strings::default();
+    let mut candidates = Strings::with_capacity(1, name.len() + 1);
     push(&mut candidates, "the program's name", name)?;
     let found = match program {
         Program::Name(name) if !name.as_bytes().contains(&b'/') => search(command, name)?,
@@ -370,14 +377,14 @@ fn descriptors(streams: &[Option<Stdio>; 3], extra: &[(RawFd, Stdio)]) -> Result
 }
 
 fn check_stdio(number: RawFd, stdio: &Stdio, all: &[(RawFd, Stdio)]) -> Result<(), Error> {
-    let name = stream_name(number);
+    let name = || stream_name(number);
     match &stdio.0 {
         Kind::Broken { number: fd, errno } => {
-            let error = Error::io(name, io::Error::from_raw_os_error(*errno));
+            let error = Error::io(name(), io::Error::from_raw_os_error(*errno));
             Err(error.kind_of(ErrorKind::InvalidInput).detail(format!("descriptor {fd}")))
         }
         Kind::File { mode: FileMode::Read, .. } if number == 1 || number == 2 => {
-            Err(Error::invalid(format!("{name} cannot go to a file that is opened for reading")))
+            Err(Error::invalid(format!("{} cannot go to a file that is opened for reading", name())))
         }
         Kind::File { mode, .. } if number == 0 && *mode != FileMode::Read => {
             Err(Error::invalid("stdin cannot come from a file that is opened for writing"))
@@ -389,7 +396,8 @@ fn check_stdio(number: RawFd, stdio: &Stdio, all: &[(RawFd, Stdio)]) -> Result<(
                 || all.iter().any(|(target, stdio)| *target == other && matches!(stdio.0, Kind::Same(_)));
             if circle {
                 let other = stream_name(other);
-                return Err(Error::invalid(format!("{name} goes where {other} goes, and {other} goes nowhere")));
+                let text = format!("{} goes where {other} goes, and {other} goes nowhere", name());
+                return Err(Error::invalid(text));
             }
             Ok(())
         }
@@ -482,7 +490,8 @@ fn steps(command: &Command, attributes: &Attributes, descriptors: &[(RawFd, Stdi
     }
     steps.extend(attributes.oom_score.map(Step::OomScore));
     steps.extend(attributes.nice.map(Step::Nice));
-    steps.extend(attributes.affinity.as_deref().map(|processors| Step::Affinity(mask_words(processors))));
+    let processors = attributes.affinity.clone().or_else(affinity::of_children);
+    steps.extend(processors.map(|processors| Step::Affinity(mask_words(&processors))));
     steps.extend(attributes.limits.iter().map(|&(resource, soft, hard)| Step::Limit {
         resource: resource.number(),
         soft,

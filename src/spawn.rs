@@ -9,6 +9,7 @@ use crate::plan::{self, Plan, UNBOUND};
 use crate::sys::after_fork::{Failure, Job};
 use crate::sys::fork::{self, Hook};
 use crate::sys::step::Step;
+use crate::sys::strings::Strings;
 use crate::sys::wait::{self, Patience, Who};
 use crate::sys::{self, clone, fd, pipe, pty};
 use crate::terminal::Terminal;
@@ -193,9 +194,9 @@ fn bind(plan: &Plan, route: SpawnRoute) -> Result<Bound, Error> {
         bound.cgroup = Some(open_cgroup(directory)?);
     }
     let moves = map.iter().map(|&(to, from)| Step::Descriptor { from, to });
-    let (before, after): (Vec<&Step>, Vec<&Step>) =
-        plan.steps.iter().partition(|step| plan::is_before_descriptors(step));
-    bound.steps.extend(before.into_iter().cloned());
+    let (before, after) = plan.steps.split_at(plan.steps.partition_point(plan::is_before_descriptors));
+    bound.steps.reserve_exact(plan.steps.len() + map.len());
+    bound.steps.extend(before.iter().cloned());
     bound.steps.extend(moves);
     for step in after {
         let step = bind_step(plan, route, step, &wanted, &mut bound)?;
@@ -485,7 +486,7 @@ fn birth_by_fork(plan: &Plan, steps: &[Step], hooks: &[Hook]) -> Result<Born, Re
         steps: steps.to_vec(),
         candidates: plan.candidates.clone().into_pointers(),
         argv: plan.argv.clone().into_pointers(),
-        envp: plan.envp.clone().into_pointers(),
+        envp: Strings::clone(&plan.envp).into_pointers(),
         hooks: hooks.to_vec(),
     };
     match fork::spawn(parts) {

@@ -5,6 +5,7 @@
 //! which matters because the scheduler remembers. The middle of all rounds is what counts.
 
 pub mod apart;
+pub mod bare;
 pub mod source;
 pub mod tiny;
 

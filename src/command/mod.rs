@@ -21,7 +21,7 @@ pub(crate) use attributes::{Attributes, Directory, Mask};
 pub use attributes::{Id, Resource};
 pub use capture::Overflow;
 pub(crate) use capture::{CONTEXT, Limit};
-pub(crate) use env::Env;
+pub(crate) use env::{Env, held_environment, hold_environment};
 pub use filter::Filter;
 pub use input::Input;
 pub(crate) use input::Opened;

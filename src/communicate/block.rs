@@ -142,7 +142,8 @@ impl Talk<'_> {
     fn answer(&mut self, asked: Asked, answers: &mut impl Iterator<Item = bool>) {
         let mut answer = |asked: bool| asked && answers.next().unwrap_or(false);
         let [stdout, stderr] = asked.streams;
-        self.state.ready = Ready { stdin: answer(asked.stdin), streams: [answer(stdout), answer(stderr)] };
+        let (stdin, streams) = (answer(asked.stdin), [answer(stdout), answer(stderr)]);
+        self.state.ready = Ready { stdin, streams, ..Ready::default() };
         if self.has_passed() {
             let [stdout, _] = &mut self.state.ready.streams;
             *stdout = true;

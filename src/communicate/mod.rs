@@ -19,7 +19,7 @@ pub(crate) use block::{Ending, drive};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::Duration;
-pub(crate) use talk::{Closing, Decision, LOOK, State, Talk, Watch};
+pub(crate) use talk::{Closing, Decision, LOOK, Ready, State, Talk, Watch};
 
 /// What becomes of the output of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

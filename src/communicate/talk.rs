@@ -59,6 +59,8 @@ const AHEAD: usize = 256 * 1024;
 pub(crate) struct Ready {
     pub(crate) stdin: bool,
     pub(crate) streams: [bool; 2],
+    /// Whoever wrote to it has gone: not even its end is to be waited for.
+    pub(crate) hung_up: [bool; 2],
 }
 
 /// What the facts mean.
@@ -114,7 +116,7 @@ impl State {
         State {
             closing: Closing::from(Cause::Ended),
             // What can be written now need not be waited for; what can be read now is most likely nothing.
-            ready: Ready { stdin: true, streams: [false; 2] },
+            ready: Ready { stdin: true, ..Ready::default() },
             exited: false,
             stopper: None,
             grown: [false; 3],
@@ -232,8 +234,13 @@ impl<'a> Talk<'a> {
             self.tell_of_input();
         }
         let before = self.machine.total();
-        for (stream, ready) in STREAMS.into_iter().zip(ready.streams) {
-            if ready && self.machine.wants_to_read(stream) {
+        for ((stream, is_ready), hung_up) in STREAMS.into_iter().zip(ready.streams).zip(ready.hung_up) {
+            let wants = |machine: &Machine| is_ready && machine.wants_to_read(stream);
+            if wants(self.machine) {
+                self.read(place, stream, deadline, watch)?;
+            }
+            // Behind the last words is the end.
+            if hung_up && wants(self.machine) && self.machine.collects(stream) {
                 self.read(place, stream, deadline, watch)?;
             }
         }

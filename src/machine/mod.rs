@@ -81,6 +81,11 @@ impl Machine {
         self.sink(stream).state == State::Open
     }
 
+    /// Whether what is read is kept for the record, and nobody has it handed out meanwhile.
+    pub(crate) fn collects(&self, stream: Stream) -> bool {
+        !self.sink(stream).is_live()
+    }
+
     /// Whether the stream was there and will bring no more.
     pub(crate) fn has_ended(&self, stream: Stream) -> bool {
         matches!(self.sink(stream).state, State::Ended | State::CutOff)

@@ -4,6 +4,7 @@
 use super::{TURN_MAX, Trouble};
 use crate::command::{CONTEXT, Limit, Overflow};
 use crate::output::{Captured, Completeness, ProcessEntry};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -81,6 +82,12 @@ pub(super) struct Spill {
 /// came is kept. Later reads want as much as has been read, and a turn ends after this much.
 pub(super) const READ_MIN: usize = 16 * 1024;
 pub(super) const READ_MAX: usize = 1024 * 1024;
+thread_local! {
+    /// Where the first words of a stream are read. Most outputs are short: their records hold what was said and not what might have been,
+    /// and no memory is asked for by a stream that says nothing.
+    static FIRST_WORDS: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
 /// What is not kept is read into the same memory again, which should fit a cache.
 pub(super) const TAIL_READ_MAX: usize = 256 * 1024;
 /// A read that brought less than this, and less than it could, has most likely emptied the pipe: asking again would cost a call for
@@ -340,14 +347,16 @@ fn read_some(
         return Ok((read(to, most)?, most));
     }
     let most = wanted.min(room);
-    let mut piece = Vec::with_capacity(most);
-    let count = read(&mut piece, most)?;
-    if to.capacity() == 0 && count * 2 > most {
-        *to = piece;
-    } else {
-        to.extend_from_slice(&piece);
-    }
-    Ok((count, most))
+    // Whoever reads another stream meanwhile, because he looks on at this one, finds none and makes his own; so does a thread that ends.
+    let mut memory = FIRST_WORDS.try_with(Cell::take).unwrap_or_default();
+    memory.clear();
+    memory.reserve(most);
+    let count = read(&mut memory, most);
+    to.extend_from_slice(&memory);
+    // What a filter has made of it may be larger, and is not kept for ever.
+    memory.shrink_to(2 * READ_MIN);
+    let _ = FIRST_WORDS.try_with(|kept| kept.set(memory));
+    Ok((count?, most))
 }
 
 impl Kept {

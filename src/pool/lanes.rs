@@ -10,6 +10,7 @@ use super::local::Local;
 use super::observe::{Observer, TaskNews};
 use super::ready::{Probe, Sign};
 use super::task::Task;
+use crate::command::hold_environment;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::sys::interrupt::Heard;
@@ -482,6 +483,7 @@ fn carry_out(shared: &Arc<Shared>, orders: Orders, engine: &mut dyn Engine) {
         // Whoever wants to know what a task starts from looks before it can change that.
         shared.tell_first();
     }
+    let _one_environment = hold_environment();
     for Start { mut job, notifies, skippable } in orders.jobs {
         if skippable.is_some_and(|task| shared.is_done(&task)) {
             shared.at(engine.now(), |core, now| core.skip(job.id, now));

@@ -2,7 +2,6 @@
 
 use super::done::{Outcome, outcome_of};
 use super::engine::{Capabilities, Engine, Finish, Job, JobId, JobNews, Refusal, Tell, Waker};
-use crate::command::Command;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::output::{Cause, Output};
@@ -23,8 +22,6 @@ pub struct Local {
     waker: SetWaker,
     jobs: HashMap<ChildKey, JobOf>,
     children: HashMap<JobId, ChildKey>,
-    /// Where its children may run, if its own thread stays in one place.
-    processors: Vec<usize>,
     /// Jobs whose programs could not be started, still to be told.
     stillborn: Vec<(JobId, Error)>,
 }
@@ -44,23 +41,9 @@ impl Local {
     pub fn new() -> Result<Local, Error> {
         let mut set = ChildSet::new()?;
         let waker = set.waker()?;
-        Ok(Local {
-            set,
-            waker,
-            jobs: HashMap::new(),
-            children: HashMap::new(),
-            processors: Vec::new(),
-            stillborn: Vec::new(),
-        })
-    }
-}
-
-impl Local {
-    fn start(&mut self, command: &Command) -> Result<ChildKey, Error> {
-        if self.processors.is_empty() || command.attributes.affinity.is_some() {
-            return self.set.start(command);
-        }
-        self.set.start(&command.clone().cpu_affinity(self.processors.iter().copied()))
+        // Whoever drives an engine polls it.
+        set.defer_notices();
+        Ok(Local { set, waker, jobs: HashMap::new(), children: HashMap::new(), stillborn: Vec::new() })
     }
 }
 
@@ -77,23 +60,14 @@ impl Engine for Local {
     /// The thread stays on one processor. A child is born where its parent runs, which waits for it meanwhile: with the parent in one
     /// place no processor is woken for nothing. The children themselves may run where the program may.
     fn enter(&mut self, place: usize) {
-        let allowed = affinity::allowed();
-        let own = place.checked_rem(allowed.len()).and_then(|place| allowed.get(place));
-        if let Some(&own) = own
-            && allowed.len() > 1
-            && affinity::stay_on(&[own])
-        {
-            self.processors = allowed;
-        }
+        affinity::settle(place);
     }
 
     fn submit(&mut self, job: &Job) -> Result<(), Refusal> {
-        let mut started = self.start(&job.command);
-        if started.as_ref().is_err_and(|error| error.is_of_step("affinity")) && !self.processors.is_empty() {
-            // The processors were taken away from this program meanwhile.
-            affinity::stay_on(&affinity::everywhere());
-            self.processors.clear();
-            started = self.start(&job.command);
+        let mut started = self.set.start(&job.command);
+        // The processors may have been taken away from this program meanwhile.
+        if started.as_ref().is_err_and(|error| error.is_of_step("affinity")) && affinity::roam() {
+            started = self.set.start(&job.command);
         }
         match started {
             Ok(child) => {
@@ -116,22 +90,23 @@ impl Engine for Local {
             until = Deadline::now();
             tell(job, JobNews::Finished(finish(Err(error), false)));
         }
-        loop {
-            let (set, jobs) = (&mut self.set, &self.jobs);
-            let is_told = Cell::new(false);
-            let exit = set.wait_exit(until, &is_told, &mut |child, stream, bytes| {
-                if let Some(job) = jobs.get(&child).filter(|job| job.live) {
-                    is_told.set(true);
-                    tell(job.id, JobNews::Output { stream, bytes });
-                }
-            })?;
-            let Some((child, result)) = exit else { return Ok(()) };
-            // Whatever else has happened by now is told in the same turn.
-            until = Deadline::now();
-            let Some(job) = self.jobs.remove(&child) else { continue };
-            self.children.remove(&job.id);
-            tell(job.id, JobNews::Finished(finish(result, job.cancelled)));
+        let (set, jobs) = (&mut self.set, &self.jobs);
+        let is_told = Cell::new(false);
+        let mut exit = set.wait_exit(until, &is_told, &mut |child, stream, bytes| {
+            if let Some(job) = jobs.get(&child).filter(|job| job.live) {
+                is_told.set(true);
+                tell(job.id, JobNews::Output { stream, bytes });
+            }
+        })?;
+        // Whatever else is known by now is told in the same turn.
+        while let Some((child, result)) = exit {
+            if let Some(job) = self.jobs.remove(&child) {
+                self.children.remove(&job.id);
+                tell(job.id, JobNews::Finished(finish(result, job.cancelled)));
+            }
+            exit = self.set.ended();
         }
+        Ok(())
     }
 
     fn cancel(&mut self, job: JobId) {

@@ -4,7 +4,7 @@ use super::Follow;
 use super::token::{Key, Part};
 use crate::child::{Child, KillOnDrop};
 use crate::command::Input;
-use crate::communicate::{Decision, LOOK, State, Talk, Watch, add_input};
+use crate::communicate::{Decision, LOOK, Ready, State, Talk, Watch, add_input};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::{self, Sight};
@@ -53,10 +53,33 @@ pub(super) struct Limit {
 /// The descriptors that are waited for. Members of a stop are looked after while it goes on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Registered {
-    ends: [bool; 3],
+    ends: [Waited; 3],
     notice: bool,
+    /// The end of the process is not waited for before the next look.
+    defers_notice: bool,
     /// The end of the process cannot be announced, and is looked for now and then.
     is_blind: bool,
+}
+
+/// How an end is waited for. Most children say so little that one answer is all there is of a stream; whoever is told once and no more
+/// need not be removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Waited {
+    #[default]
+    Not,
+    /// To be told once.
+    Once,
+    /// Was told, and is quiet.
+    Told,
+    /// As long as it is not removed.
+    Always,
+}
+
+impl Waited {
+    /// Whether it would be told.
+    fn is_heard(self) -> bool {
+        matches!(self, Waited::Once | Waited::Always)
+    }
 }
 
 /// What there is to tell of a child.
@@ -93,7 +116,7 @@ impl Watch for Onlooker<'_, '_> {
     }
 
     fn closing(&mut self, number: usize, end: BorrowedFd<'_>) {
-        if self.registered.ends.get_mut(number).is_some_and(std::mem::take) {
+        if self.registered.ends.get_mut(number).map(std::mem::take).is_some_and(Waited::is_heard) {
             self.epoll.remove(end);
         }
     }
@@ -182,18 +205,35 @@ impl Entry {
     }
 
     /// Notes that an end will not block, or that the process has ended.
-    pub(super) fn mark(&mut self, part: Part) {
-        let [stdout, stderr] = &mut self.state.ready.streams;
+    pub(super) fn mark(&mut self, part: Part, hung_up: bool) {
+        let Ready { stdin, streams: [stdout, stderr], hung_up: [stdout_end, stderr_end] } = &mut self.state.ready;
+        let [_, stdout_waited, stderr_waited] = &mut self.registered.ends;
+        let told = |is_ready: &mut bool, is_end: &mut bool, waited: &mut Waited| {
+            (*is_ready, *is_end) = (true, hung_up);
+            if *waited == Waited::Once {
+                *waited = Waited::Told;
+            }
+        };
         match part {
-            Part::Stdin => self.state.ready.stdin = true,
-            Part::Stdout => *stdout = true,
-            Part::Stderr => *stderr = true,
+            Part::Stdin => *stdin = true,
+            Part::Stdout => told(stdout, stdout_end, stdout_waited),
+            Part::Stderr => told(stderr, stderr_end, stderr_waited),
             Part::Notice => {
                 self.state.exited = true;
                 self.registered.notice = false;
             }
             _ => {}
         }
+    }
+
+    /// The end of the process need not be waited for yet: whoever says so looks again soon, and calls [`announce`](Self::announce) then.
+    pub(super) fn defer_notice(&mut self) {
+        self.registered.defers_notice = true;
+    }
+
+    /// From the next step on the end of the process is waited for in any case. Whether it was not before.
+    pub(super) fn announce(&mut self) -> bool {
+        std::mem::take(&mut self.registered.defers_notice) && !self.registered.notice && !self.is_over
     }
 
     /// Whether there is something to tell.
@@ -208,14 +248,14 @@ impl Entry {
     /// Adds input behind what is still to be written.
     pub(super) fn add_input(&mut self, input: Input) -> Result<(), Error> {
         let added = add_input(&mut self.machine, input);
-        self.mark(Part::Stdin);
+        self.state.ready.stdin = true;
         added.map_err(|error| error.of_command(|| self.child.handle().line()))
     }
 
     /// No more input will be added.
     pub(super) fn end_input(&mut self) {
         self.machine.hold_input(false);
-        self.mark(Part::Stdin);
+        self.state.ready.stdin = true;
     }
 
     /// Begins to stop it, by the plan of its command. What it says on its way out is still read.
@@ -251,7 +291,7 @@ impl Entry {
         }
         // A stop lets go of those who have ended.
         self.unregister_members(around.epoll);
-        let (deadline, is_blind) = (self.deadline(), self.registered.is_blind);
+        let (deadline, Registered { is_blind, defers_notice, .. }) = (self.deadline(), self.registered);
         self.talk_seen(around, |talk, sight, watch| {
             talk.catch_up();
             if talk.has_passed() {
@@ -264,6 +304,10 @@ impl Entry {
             }
             if is_blind && !talk.state.exited {
                 talk.state.exited = talk.child.handle.has_exited();
+            }
+            if defers_notice && talk.machine.is_done() && !talk.state.is_stopping() && !talk.state.exited {
+                // Who has closed everything has most often ended by now, and nothing is left but to reap it.
+                talk.state.exited = talk.child.handle.try_wait()?.is_some();
             }
             talk.decide(deadline, true, sight, watch)
         })
@@ -294,7 +338,7 @@ impl Entry {
         let mut registered = self.registered;
         let until = self.talk(|talk| {
             wait_for_ends(talk, epoll, key, &mut registered.ends)?;
-            if !talk.state.exited && !registered.notice {
+            if !talk.state.exited && !registered.notice && !registered.defers_notice {
                 let notice = talk.child.handle.notice();
                 let added = notice.map(|fd| epoll.add(fd, key.token(Part::Notice), Interest::ReadOnce));
                 registered.notice = matches!(added, Some(Ok(())));
@@ -315,7 +359,7 @@ impl Entry {
     fn unregister(&mut self, epoll: &mut Epoll) {
         let registered = std::mem::take(&mut self.registered);
         self.talk(|talk| {
-            for (end, _) in talk.ends().into_iter().zip(registered.ends).filter(|(_, registered)| *registered) {
+            for (end, _) in talk.ends().into_iter().zip(registered.ends).filter(|(_, waited)| *waited != Waited::Not) {
                 end.into_iter().for_each(|end| epoll.remove(end));
             }
             if registered.notice {
@@ -425,24 +469,34 @@ impl Entry {
 }
 
 /// Waits for the ends that bytes can pass, and for no others.
-fn wait_for_ends(talk: &Talk<'_>, epoll: &mut Epoll, key: Key, registered: &mut [bool; 3]) -> Result<(), Error> {
+fn wait_for_ends(talk: &Talk<'_>, epoll: &mut Epoll, key: Key, ends: &mut [Waited; 3]) -> Result<(), Error> {
     let (stdin, [stdout, stderr]) = talk.wanted();
     let wanted = [stdin.map(AsFd::as_fd), stdout.map(AsFd::as_fd), stderr.map(AsFd::as_fd)];
-    let parts = [(Part::Stdin, Interest::Write), (Part::Stdout, Interest::Read), (Part::Stderr, Interest::Read)];
-    for (((is_registered, wanted), present), (part, interest)) in
-        registered.iter_mut().zip(wanted).zip(talk.ends()).zip(parts)
-    {
-        match (wanted, *is_registered) {
-            (Some(fd), false) => {
-                epoll.add(fd, key.token(part), interest).map_err(|error| Error::io("epoll_ctl", error))?;
-                *is_registered = true;
+    let parts = [Part::Stdin, Part::Stdout, Part::Stderr];
+    for (((waited, wanted), present), part) in ends.iter_mut().zip(wanted).zip(talk.ends()).zip(parts) {
+        let token = key.token(part);
+        let added = match (wanted, *waited) {
+            (Some(fd), Waited::Not) if part == Part::Stdin => {
+                *waited = Waited::Always;
+                epoll.add(fd, token, Interest::Write)
             }
-            (None, true) => {
+            (Some(fd), Waited::Not) => {
+                *waited = Waited::Once;
+                epoll.add(fd, token, Interest::ReadOnce)
+            }
+            // It has more to say than fits one answer.
+            (Some(fd), Waited::Told) => {
+                *waited = Waited::Always;
+                epoll.add_again(fd, token, Interest::Read)
+            }
+            (None, Waited::Once | Waited::Always) => {
+                *waited = Waited::Not;
                 present.into_iter().for_each(|fd| epoll.remove(fd));
-                *is_registered = false;
+                Ok(())
             }
-            _ => {}
-        }
+            _ => Ok(()),
+        };
+        added.map_err(|error| Error::io("epoll_ctl", error))?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::output::{Output, Stream};
 use crate::pipe::{PipeReader, PipeWriter, pipe};
 use crate::signal::Signal;
 use crate::sys;
-use crate::sys::epoll::{Epoll, Interest};
+use crate::sys::epoll::{Answer, Epoll, Interest};
 use crate::text::Cut;
 use entry::{Around, Entry, Fact, Limit};
 use std::cell::Cell;
@@ -118,6 +118,8 @@ pub struct ChildSet {
     ready_descriptors: VecDeque<Key>,
     /// Descriptors that were told, and are waited for again with the next wait.
     told_descriptors: Vec<Key>,
+    /// Children whose end is not waited for before the next look: whoever starts many that end soon waits for few of them.
+    deferred: Option<Vec<Key>>,
     waker: Option<(PipeReader, Weak<PipeWriter>)>,
     null: Option<Stdio>,
     woken: bool,
@@ -127,7 +129,7 @@ pub struct ChildSet {
     told_timer: bool,
     sight: Sight,
     /// Answers of the kernel, in memory that is used again.
-    answers: Vec<u64>,
+    answers: Vec<Answer>,
     /// The process that made it. A forked copy has another number, and must not touch the children, nor what is waited for.
     owner: u32,
 }
@@ -246,6 +248,7 @@ impl ChildSet {
             pending: VecDeque::new(),
             ready_descriptors: VecDeque::new(),
             told_descriptors: Vec::new(),
+            deferred: None,
             waker: None,
             null: None,
             woken: false,
@@ -352,7 +355,11 @@ impl ChildSet {
         machine.hold_input(!is_ours);
         let mut entry = Entry::new(child, machine, follow, limit, is_ours)?;
         entry.child.kill_on_drop = kill_on_drop;
+        if self.deferred.is_some() {
+            entry.defer_notice();
+        }
         let key = self.entries.insert(Box::new(entry));
+        self.deferred.iter_mut().for_each(|deferred| deferred.push(key));
         self.step(key, &mut |_, _, _| ());
         Ok(ChildKey(key))
     }
@@ -610,6 +617,24 @@ impl ChildSet {
         }
     }
 
+    /// The next child that is known to have ended: nobody is asked.
+    pub(crate) fn ended(&mut self) -> Option<Exit> {
+        while let Some(found) = self.next_found(Wish::Children) {
+            if let Found::Child(key, Fact::Over) = found
+                && let Some(entry) = self.forget(key)
+            {
+                return Some((ChildKey(key), entry.into_result()));
+            }
+        }
+        None
+    }
+
+    /// From now on the end of a child is not waited for before it had time until the next wait. For whoever always waits after a start,
+    /// and hands the descriptor of the set to nobody.
+    pub(crate) fn defer_notices(&mut self) {
+        self.deferred.get_or_insert_default();
+    }
+
     /// Waits for all children: their results in the order in which they end. Their lines and chunks are not told; timers, timeouts of
     /// those that still run, and descriptors are told by the next [`wait_any`](Self::wait_any). A [`waker`](Self::waker) ends nothing.
     ///
@@ -800,7 +825,7 @@ impl ChildSet {
         }
     }
 
-    /// Waits once, and takes the answers.
+    /// Waits once.
     fn wait(&mut self, until: Deadline, see: &mut SeeAll<'_>) -> Result<(), Error> {
         for key in self.told_descriptors.drain(..) {
             if let Some(fd) = self.watched.get(key) {
@@ -808,12 +833,33 @@ impl ChildSet {
                 added.map_err(|error| Error::io("epoll_ctl", error))?;
             }
         }
+        if self.deferred.as_ref().is_none_or(Vec::is_empty) {
+            return self.ask(until, see).map(drop);
+        }
+        let has_answers = self.ask(Deadline::now(), see)?;
+        let mut deferred = self.deferred.take().unwrap_or_default();
+        for key in deferred.drain(..) {
+            if self.entries.get_mut(key).is_some_and(|entry| entry.announce()) {
+                self.step(key, see);
+            }
+        }
+        self.deferred = Some(deferred);
+        if has_answers || !self.pending.is_empty() || until.has_passed() {
+            return Ok(());
+        }
+        self.ask(until, see).map(drop)
+    }
+
+    /// Asks the kernel once, and takes the answers. Whether there were any.
+    fn ask(&mut self, until: Deadline, see: &mut SeeAll<'_>) -> Result<bool, Error> {
         let mut answers = std::mem::take(&mut self.answers);
         let waited = self.epoll.wait(&mut answers, until.moment());
         self.asked = Instant::now();
         self.sight.renew();
         let mut marked: Option<Key> = None;
-        for (key, part) in answers.drain(..).map(Key::of) {
+        let has_answers = !answers.is_empty();
+        for Answer { token, hung_up } in answers.drain(..) {
+            let (key, part) = Key::of(token);
             match part {
                 Part::Watched => self.ready_descriptors.push_back(key),
                 Part::Wake => self.take_wake(),
@@ -823,7 +869,7 @@ impl ChildSet {
                         self.step(before, see);
                     }
                     if let Some(entry) = self.entries.get_mut(key) {
-                        entry.mark(part);
+                        entry.mark(part, hung_up);
                     }
                 }
             }
@@ -832,7 +878,8 @@ impl ChildSet {
             self.step(key, see);
         }
         self.answers = answers;
-        waited.map_err(|error| Error::io("epoll_wait", error))
+        waited.map_err(|error| Error::io("epoll_wait", error))?;
+        Ok(has_answers)
     }
 
     fn take_wake(&mut self) {

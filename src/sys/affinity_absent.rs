@@ -1,16 +1,14 @@
 //! Other systems let nobody choose, or each in a way of its own.
 
-/// The processors on which this thread may run: not known.
-pub(crate) fn allowed() -> Vec<usize> {
-    Vec::new()
-}
-
-/// Not known either.
-pub(crate) fn everywhere() -> Vec<usize> {
-    Vec::new()
-}
-
 /// This thread stays where it is.
-pub(crate) fn stay_on(_processors: &[usize]) -> bool {
+pub(crate) fn settle(_place: usize) {}
+
+/// It runs anywhere anyway.
+pub(crate) fn roam() -> bool {
     false
+}
+
+/// Wherever it runs itself.
+pub(crate) fn of_children() -> Option<Vec<usize>> {
+    None
 }

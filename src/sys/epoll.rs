@@ -1,5 +1,6 @@
 //! epoll(7): readiness of many descriptors, each known by a token, with a moment at which to stop waiting. Level-triggered. Whoever
-//! closes a descriptor removes it first: a copy that lives on in a child between clone and exec would go on being reported.
+//! closes a descriptor removes it first, unless it was to be told once and has been: a copy that lives on in a child between clone and
+//! exec would go on being reported.
 #![allow(unsafe_code)]
 
 use super::errno::check;
@@ -18,6 +19,14 @@ pub(crate) enum Interest {
     Write,
     /// To read, told once: afterwards the descriptor need not be removed to be quiet.
     ReadOnce,
+}
+
+/// What is told of a descriptor that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) token: u64,
+    /// Nobody is left at the other end: what is there can be read to its end without waiting.
+    pub(crate) hung_up: bool,
 }
 
 /// How many answers one wait can bring.
@@ -69,14 +78,14 @@ impl Epoll {
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation as i32, fd.as_raw_fd(), event) }).map(drop)
     }
 
-    /// Waits until something is ready or the moment has come (`None`: for ever), and appends the tokens of what is ready. Never early.
-    pub(crate) fn wait(&mut self, ready: &mut Vec<u64>, until: Option<Instant>) -> io::Result<()> {
+    /// Waits until something is ready or the moment has come (`None`: for ever), and appends what is ready. Never early.
+    pub(crate) fn wait(&mut self, ready: &mut Vec<Answer>, until: Option<Instant>) -> io::Result<()> {
         loop {
             let remaining = until.map(|moment| moment.saturating_duration_since(Instant::now()));
             match self.call(remaining) {
                 Ok(0) if until.is_none_or(|moment| Instant::now() < moment) => {}
                 Ok(count) => {
-                    ready.extend(self.answers.iter().take(count).map(EpollEvent::data));
+                    ready.extend(self.answers.iter().take(count).map(Answer::from));
                     return Ok(());
                 }
                 Err(Errno::EINTR) => {}
@@ -105,6 +114,12 @@ impl Epoll {
         let millis = remaining.map_or(-1, |time| time.as_nanos().div_ceil(1_000_000) as libc::c_int);
         // SAFETY: `answers` has room for `count` events.
         Errno::result(unsafe { libc::epoll_wait(fd, answers, count, millis) }).map(|count| count as usize)
+    }
+}
+
+impl From<&EpollEvent> for Answer {
+    fn from(event: &EpollEvent) -> Answer {
+        Answer { token: event.data(), hung_up: event.events().contains(EpollFlags::EPOLLHUP) }
     }
 }
 
@@ -137,7 +152,7 @@ mod tests {
         }
         writer.write_all(b"x").unwrap();
         epoll.wait(&mut ready, None).unwrap();
-        assert_eq!(ready, [7]);
+        assert_eq!(ready, [Answer { token: 7, hung_up: false }]);
         epoll.remove(reader.as_fd());
         ready.clear();
         epoll.wait(&mut ready, Some(Instant::now())).unwrap();
@@ -155,7 +170,7 @@ mod tests {
             for _ in 0..2 {
                 epoll.wait(&mut ready, Some(Instant::now())).unwrap();
             }
-            assert_eq!(std::mem::take(&mut ready), [1]);
+            assert_eq!(std::mem::take(&mut ready), [Answer { token: 1, hung_up: true }]);
         }
     }
 }

@@ -14,6 +14,14 @@ pub(crate) enum Interest {
     ReadOnce,
 }
 
+/// What is told of a descriptor that is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) token: u64,
+    /// Nobody is left at the other end, as far as that is known.
+    pub(crate) hung_up: bool,
+}
+
 pub(crate) struct Epoll {
     entries: Vec<(RawFd, u64, Interest)>,
 }
@@ -43,15 +51,15 @@ impl Epoll {
         self.entries.retain(|(number, _, _)| *number != fd.as_raw_fd());
     }
 
-    /// Waits until something is ready or the moment has come (`None`: for ever), and appends the tokens of what is ready. Never early.
-    pub(crate) fn wait(&mut self, ready: &mut Vec<u64>, until: Option<Instant>) -> io::Result<()> {
+    /// Waits until something is ready or the moment has come (`None`: for ever), and appends what is ready. Never early.
+    pub(crate) fn wait(&mut self, ready: &mut Vec<Answer>, until: Option<Instant>) -> io::Result<()> {
         let asked = self.entries.iter().map(|(fd, _, interest)| (*fd, *interest == Interest::Write));
         let answers = poll::wait_numbers(asked, until)?;
         let mut answers = answers.into_iter();
         self.entries.retain(|(_, token, interest)| {
             let is_ready = answers.next().unwrap_or(false);
             if is_ready {
-                ready.push(*token);
+                ready.push(Answer { token: *token, hung_up: false });
             }
             !(is_ready && *interest == Interest::ReadOnce)
         });

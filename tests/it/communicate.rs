@@ -772,3 +772,29 @@ fn without_threads_and_processes_to_spare_a_conversation_goes_on() {
         assert_eq!(sleeper.wait().unwrap().signal(), Some(Signal::KILL));
     });
 }
+
+/// What the library keeps for a thread goes before what the caller keeps for it.
+#[test]
+fn a_command_is_run_by_what_a_thread_leaves_last() {
+    use std::cell::RefCell;
+    use std::sync::mpsc::{Sender, channel};
+    struct Last(Sender<Vec<u8>>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let said = Command::new("echo").arg("last").output().unwrap().into_stdout();
+            self.0.send(said).unwrap();
+        }
+    }
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+    alone!({
+        let (say, heard) = channel();
+        let thread = std::thread::spawn(move || {
+            LAST.set(Some(Last(say)));
+            Command::new("echo").arg("first").output().unwrap().into_stdout()
+        });
+        assert_eq!(heard.recv().unwrap(), b"last\n");
+        assert_eq!(thread.join().unwrap(), b"first\n");
+    });
+}

@@ -1,6 +1,7 @@
 //! How many tiny commands a second, at most so many at a time, their output collected? One tiny program run thousands of times by every
 //! contestant; the time of a whole batch is measured. `--width N` for another width than 8.
 
+use procession_benches::bare;
 use procession_benches::tiny::Tiny;
 use procession_benches::{Options, contestant, measure, report};
 use rayon::prelude::*;
@@ -19,6 +20,7 @@ fn main() {
     let single = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let multi = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let pool = procession::Pool::new(width);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from).min(width);
     let (p1, p2, p3, p4, p5, p6, p7) =
         (path.clone(), path.clone(), path.clone(), path.clone(), path.clone(), path.clone(), path.clone());
     let (p8, p9) = (path.clone(), path.clone());
@@ -32,6 +34,8 @@ fn main() {
             let tasks = (0..jobs).map(|_| procession::Command::new(p2.as_path()));
             assert_eq!(pool.imap_unordered(tasks).filter(procession::Done::success).count(), jobs);
         }),
+        contestant("bare system calls, one thread", || bare::fan_out(&path, jobs, width, 1)),
+        contestant("bare system calls, a thread on each processor", || bare::fan_out(&path, jobs, width, processors)),
         contestant("std + rayon", || {
             threads.install(|| {
                 (0..jobs).into_par_iter().for_each(|_| {

@@ -95,7 +95,7 @@ pub(super) struct Orders {
 
 /// A job to be started.
 pub(super) struct Start {
-    pub(super) job: Job,
+    pub(super) job: Box<Job>,
     /// The descriptor to which it writes that it is ready, if it does.
     pub(super) notifies: Option<i32>,
     /// The task, if it need not be run where it is known to have succeeded before: nothing that it waits for was run.

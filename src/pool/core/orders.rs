@@ -258,7 +258,7 @@ impl Core {
             command = self.allowance.configure(command);
         }
         let listens = matches!(sign, Some(ready) if matches!(ready.sign, Sign::Line(_)));
-        let order = Job {
+        let order = Box::new(Job {
             id: job,
             command,
             attempt: entry.attempts,
@@ -267,7 +267,7 @@ impl Core {
             inputs: task.inputs.clone(),
             outputs: task.outputs.clone(),
             idempotent: task.idempotent,
-        };
+        });
         let notifies = match sign.map(|ready| &ready.sign) {
             Some(Sign::Descriptor(number)) => Some(*number),
             _ => None,
