@@ -8,6 +8,7 @@ mod codec;
 mod passing;
 mod raw_lock;
 mod region;
+mod wire;
 mod word;
 
 pub use passing::Descriptor;
