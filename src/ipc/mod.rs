@@ -5,6 +5,7 @@
 #![allow(dead_code)] // while it is being built
 
 mod codec;
+mod frames;
 mod passing;
 mod raw_lock;
 mod region;
