@@ -35,6 +35,10 @@ impl Outgoing {
         self.length_max = length_max;
     }
 
+    pub(crate) fn length_max(&self) -> u64 {
+        self.length_max
+    }
+
     /// Sends a message. After a timeout it is either as if it had never been tried, or its rest [waits](Self::is_sending) to be flushed.
     pub(crate) fn send(
         &mut self,
@@ -186,6 +190,10 @@ impl Incoming {
     /// The largest message that is taken from now on.
     pub(crate) fn set_length_max(&mut self, length_max: u64) {
         self.decoder.set_length_max(length_max);
+    }
+
+    pub(crate) fn length_max(&self) -> u64 {
+        self.decoder.length_max()
     }
 
     /// The bytes of the message that has come.

@@ -5,6 +5,7 @@
 #![allow(dead_code)] // while it is being built
 
 mod codec;
+mod connection;
 mod frames;
 mod passing;
 mod raw_lock;
@@ -12,4 +13,5 @@ mod region;
 mod wire;
 mod word;
 
+pub use connection::{Connection, Messages, Peer, RawConnection, Receiver, Sender, one_way};
 pub use passing::Descriptor;
