@@ -7,11 +7,16 @@
 mod codec;
 mod connection;
 mod frames;
+mod handshake;
+mod listener;
 mod passing;
 mod raw_lock;
 mod region;
+mod wait;
 mod wire;
 mod word;
 
 pub use connection::{Connection, Messages, Peer, RawConnection, Receiver, Sender, one_way};
+pub use listener::Listener;
 pub use passing::Descriptor;
+pub use wait::{wait_any, wait_any_timeout};

@@ -113,6 +113,12 @@ pub(crate) fn end_sending(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Write)?)
 }
 
+/// What is sent over TCP goes at once (`TCP_NODELAY`), and the kernel asks now and then whether the other side is still there (`SO_KEEPALIVE`).
+pub(crate) fn set_prompt(fd: BorrowedFd<'_>) -> io::Result<()> {
+    nix::sys::socket::setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    Ok(nix::sys::socket::setsockopt(&fd, sockopt::KeepAlive, &true)?)
+}
+
 fn flags(waits: bool) -> libc::c_int {
     if waits { 0 } else { libc::MSG_DONTWAIT }
 }
