@@ -366,9 +366,11 @@ impl Lobby {
             None => Error::invalid("the address to listen at").source(error),
             Some(_) => Error::io("bind", error),
         };
-        let socket = TcpListener::bind(address).map_err(wrong)?;
-        let socket = TcpListener::from(fd::above_stdio(socket.into()).map_err(|error| Error::io("dup", error))?);
+        let bound = TcpListener::bind(address).map_err(wrong)?;
+        let bound = fd::above_stdio(bound.into()).map_err(|error| Error::io("dup", error))?;
+        let socket = TcpListener::from(bound);
         socket.set_nonblocking(true).map_err(|error| Error::io("ioctl", error))?;
+        socket::listen(socket.as_fd(), WAITING_MAX).map_err(|error| Error::io("listen", error))?;
         let address = socket.local_addr().map_err(|error| Error::io("getsockname", error))?;
         let mut readiness = Epoll::new().map_err(|error| Error::io("epoll_create1", error))?;
         readiness.add(socket.as_fd(), SOCKET, Interest::Read).map_err(|error| Error::io("epoll_ctl", error))?;

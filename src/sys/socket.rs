@@ -22,6 +22,7 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// socketpair(2): two ends of a way for packets that arrive whole, each by one call.
+#[cfg(test)]
 pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     pair_of(SockType::SeqPacket)
 }
@@ -37,9 +38,14 @@ pub(crate) fn listen_at(path: &Path, mode: u32, waiting_max: i32) -> io::Result<
     let socket = unix_stream()?;
     nix::sys::stat::fchmod(&socket, Mode::from_bits_truncate(mode))?;
     nix::sys::socket::bind(socket.as_raw_fd(), &address)?;
-    let waiting_max = Backlog::new(waiting_max).unwrap_or(Backlog::MAXCONN);
-    nix::sys::socket::listen(&socket, waiting_max)?;
+    listen(socket.as_fd(), waiting_max)?;
     Ok(socket)
+}
+
+/// listen(2); called again it says how many may wait from now on, if the system allows as many.
+pub(crate) fn listen(socket: BorrowedFd<'_>, waiting_max: i32) -> io::Result<()> {
+    let waiting_max = Backlog::new(waiting_max).unwrap_or(Backlog::MAXCONN);
+    Ok(nix::sys::socket::listen(&socket, waiting_max)?)
 }
 
 /// connect(2) to the socket at this path. Where too many wait there already it waits for its turn, so long at most, and is `WouldBlock` then.
