@@ -74,6 +74,7 @@ impl<S, R> Connection<S, R> {
     /// # Ok(())
     /// # }
     /// ```
+    #[allow(clippy::type_complexity)] // two ends are what it is
     pub fn pair() -> Result<(Connection<S, R>, Connection<R, S>), Error> {
         let (one, two) = frames::pair()?;
         Ok((Connection::new(Way::local(one)), Connection::new(Way::local(two))))
@@ -126,8 +127,8 @@ impl<S, R> Connection<S, R> {
         Connection { sender: self.sender.message_max(bytes), receiver: self.receiver.message_max(bytes) }
     }
 
-    /// Whether a message has begun to be sent and is not out yet, because a timeout has passed in its middle. Its rest goes before the next
-    /// message; [`flush`](Self::flush) sends it without one.
+    /// Whether the last value is out in part, because a timeout has passed in its middle. Its rest goes before the next message;
+    /// [`flush`](Self::flush) sends it without one.
     pub fn is_sending(&self) -> bool {
         self.sender.is_sending()
     }
@@ -254,8 +255,8 @@ impl<S: Serialize, R> Connection<S, R> {
     /// As [`send`](Self::send), for so long at most.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] also. Then [`is_sending`](Self::is_sending) tells whether a part is out: if it is, the rest will go before the
-    /// next message, and the value must not be sent again; if not, nothing of it was sent.
+    /// [`ErrorKind::Timeout`] also. Then [`is_sending`](Self::is_sending) tells whether a part of this value is out: if so, the rest will go
+    /// before the next message, and the value must not be sent again; if not, nothing of it was sent.
     ///
     /// ```
     /// # fn main() -> Result<(), procession::Error> {
@@ -317,7 +318,7 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
         self.receiver.try_recv()
     }
 
-    /// The values that come, until the other side is closed. An error that is not the end of the connection is one item, and the next may follow.
+    /// The values that come, until the other side is closed. An error is one item: the next value follows, unless nothing can follow.
     ///
     /// ```
     /// # fn main() -> Result<(), procession::Error> {
@@ -422,7 +423,7 @@ impl<S> Sender<S> {
 
     /// Why this half cannot be given to somebody else now.
     fn in_the_way(&self) -> Option<String> {
-        self.out.is_sending().then(|| "a message is not out yet".to_owned())
+        self.out.has_rest().then(|| "a message is not out yet".to_owned())
     }
 }
 
@@ -495,7 +496,12 @@ impl<R> Receiver<R> {
     /// As [`Connection::poll`].
     pub fn poll(&self, timeout: Duration) -> bool {
         // What is wrong will be said by receiving.
-        frames::wait_readable(self.way.as_fd(), Deadline::after(timeout)).unwrap_or(true)
+        self.is_over() || frames::wait_readable(self.way.as_fd(), Deadline::after(timeout)).unwrap_or(true)
+    }
+
+    /// Whether receiving is an error from now on.
+    fn is_over(&self) -> bool {
+        self.into.is_over() || matches!(self.hello, Hello::Wrong(_))
     }
 
     /// Why this half cannot be given to somebody else now.
@@ -538,7 +544,7 @@ impl<R: DeserializeOwned> Receiver<R> {
 
     /// As [`Connection::incoming`].
     pub fn incoming(&mut self) -> Messages<'_, R> {
-        Messages { receiver: self }
+        Messages { receiver: self, has_failed: false }
     }
 
     /// Receives a value, until this moment at most.
@@ -601,15 +607,24 @@ fn asks_for_key() -> Error {
 #[derive(Debug)]
 pub struct Messages<'a, R> {
     receiver: &'a mut Receiver<R>,
+    /// Nothing can come after the last error.
+    has_failed: bool,
 }
 
 impl<R: DeserializeOwned> Iterator for Messages<'_, R> {
     type Item = Result<R, Error>;
 
     fn next(&mut self) -> Option<Result<R, Error>> {
+        if self.has_failed {
+            return None;
+        }
         match self.receiver.recv() {
             Err(error) if error.kind() == ErrorKind::Ended => None,
-            result => Some(result),
+            Err(error) => {
+                self.has_failed = self.receiver.is_over() || error.kind() == ErrorKind::Io;
+                Some(Err(error))
+            }
+            Ok(value) => Some(Ok(value)),
         }
     }
 }
@@ -711,7 +726,15 @@ impl RawConnection {
         self.out.is_sending()
     }
 
-    /// As [`Connection::flush_timeout`]; `Duration::MAX` is for ever.
+    /// As [`Connection::flush`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        self.out.flush(self.way.as_fd(), Deadline::NEVER)
+    }
+
+    /// As [`Connection::flush_timeout`].
     ///
     /// # Errors
     /// As there.
@@ -794,7 +817,7 @@ impl RawConnection {
     /// As [`Connection::poll`].
     pub fn poll(&self, timeout: Duration) -> bool {
         // What is wrong will be said by receiving.
-        frames::wait_readable(self.way.as_fd(), Deadline::after(timeout)).unwrap_or(true)
+        self.into.is_over() || frames::wait_readable(self.way.as_fd(), Deadline::after(timeout)).unwrap_or(true)
     }
 
     /// As [`Connection::peer`].
@@ -966,7 +989,7 @@ impl<'de, S, R> Deserialize<'de> for Connection<S, R> {
 impl Serialize for RawConnection {
     fn serialize<Z: Serializer>(&self, serializer: Z) -> Result<Z::Ok, Z::Error> {
         let (send_max, receive_max) = (self.out.length_max(), self.into.length_max());
-        let in_the_way = self.out.is_sending() || self.into.is_receiving();
+        let in_the_way = self.out.has_rest() || self.into.is_receiving();
         let why = in_the_way.then(|| "it is in the middle of a message".to_owned());
         Passed { send_max, receive_max, ..Passed::default() }.serialize(&self.way, why, serializer)
     }

@@ -19,15 +19,15 @@ const KEPT: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     length_max: u64,
+    /// What is left of earlier messages, and how much of it is out by now.
     pending: Vec<u8>,
     sent: usize,
-    /// They go with the first of the pending bytes.
-    descriptors: Vec<OwnedFd>,
+    last_in_part: bool,
 }
 
 impl Outgoing {
     pub(crate) fn new(length_max: u64) -> Outgoing {
-        Outgoing { length_max, pending: Vec::new(), sent: 0, descriptors: Vec::new() }
+        Outgoing { length_max, pending: Vec::new(), sent: 0, last_in_part: false }
     }
 
     /// The largest message that is sent from now on.
@@ -39,7 +39,8 @@ impl Outgoing {
         self.length_max
     }
 
-    /// Sends a message. After a timeout it is either as if it had never been tried, or its rest [waits](Self::is_sending) to be flushed.
+    /// Sends a message. After a timeout it is as if it had never been tried, or it is out [in part](Self::is_sending) and the rest will go before
+    /// the next one.
     pub(crate) fn send(
         &mut self,
         socket: BorrowedFd<'_>,
@@ -49,6 +50,7 @@ impl Outgoing {
         deadline: Deadline,
     ) -> Result<(), Error> {
         let header = self.header(kind, body.len(), descriptors.len())?;
+        self.last_in_part = false;
         self.flush(socket, deadline)?;
         let length = HEADER + body.len();
         let mut sent = 0;
@@ -64,6 +66,7 @@ impl Outgoing {
                     self.pending.clear();
                     self.pending.extend_from_slice(from(&header, sent));
                     self.pending.extend_from_slice(from(body, sent.saturating_sub(HEADER)));
+                    self.last_in_part = true;
                     return Err(error.detail(format!("timed out: {sent} of {length} bytes are sent")));
                 }
                 Err(error) => return Err(error),
@@ -95,13 +98,10 @@ impl Outgoing {
 
     /// Sends what is left of earlier messages.
     pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, deadline: Deadline) -> Result<(), Error> {
-        while self.is_sending() {
+        while self.has_rest() {
             let parts = [IoSlice::new(from(&self.pending, self.sent))];
-            match send_some(socket, &parts, &self.descriptors, deadline) {
-                Ok(count) => {
-                    self.sent += count;
-                    self.descriptors.clear();
-                }
+            match send_some(socket, &parts, &[], deadline) {
+                Ok(count) => self.sent += count,
                 Err(error) if error.is_timeout() => {
                     let left = self.pending.len() - self.sent;
                     return Err(
@@ -111,14 +111,19 @@ impl Outgoing {
                 Err(error) => return Err(error),
             }
         }
-        self.sent = 0;
+        (self.sent, self.last_in_part) = (0, false);
         self.pending.clear();
         self.pending.shrink_to(KEPT);
         Ok(())
     }
 
-    /// Whether something is left of earlier messages.
+    /// Whether the last message is out in part.
     pub(crate) fn is_sending(&self) -> bool {
+        self.last_in_part
+    }
+
+    /// Whether something is left of any message.
+    pub(crate) fn has_rest(&self) -> bool {
         self.sent < self.pending.len()
     }
 }
@@ -206,9 +211,9 @@ impl Incoming {
         !self.ended && self.decoder.progress().is_some()
     }
 
-    /// Whether the other side has closed, or has died.
-    pub(crate) fn has_ended(&self) -> bool {
-        self.ended
+    /// Whether nothing more can be received: the other side has gone, or has sent what is none of our messages.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.decoder.is_broken()
     }
 
     /// The next message. Errors of a single message leave the way open: the next one can be received.
@@ -371,6 +376,11 @@ mod tests {
         let late = out.send(one.as_fd(), Kind::Bytes, b"late", Vec::new(), Deadline::after(SOON)).unwrap_err();
         assert_eq!(text(late), "timed out: nothing of the message is sent");
         assert!(!out.is_sending());
+        // Nor is one whose turn did not come.
+        out.put_before(Kind::Hello, b"earlier").unwrap();
+        let late = out.send(one.as_fd(), Kind::Bytes, b"late", Vec::new(), Deadline::after(SOON)).unwrap_err();
+        assert_eq!(text(late), "timed out: 23 bytes of an earlier message are still to be sent");
+        assert!(!out.is_sending() && out.has_rest());
         drop(two);
         let gone = out.send(one.as_fd(), Kind::Bytes, b"late", Vec::new(), Deadline::NEVER).unwrap_err();
         assert_eq!((gone.kind(), text(gone)), (ErrorKind::Ended, text(closed())));

@@ -387,10 +387,6 @@ impl Lobby {
                 .wait(&mut ready, Deadline::now().moment())
                 .map_err(|error| Error::io("epoll_wait", error))?;
             if ready.is_empty() {
-                self.send_away_late()?;
-                if deadline.has_passed() {
-                    return Err(late());
-                }
                 let until = self.guests.front().map_or(deadline, |oldest| oldest.deadline.earlier(deadline));
                 let waited = self.readiness.wait(&mut ready, until.moment());
                 waited.map_err(|error| Error::io("epoll_wait", error))?;
@@ -401,6 +397,10 @@ impl Lobby {
                 } else if let Some(result) = self.serve(token) {
                     return result;
                 }
+            }
+            self.send_away_late()?;
+            if deadline.has_passed() {
+                return Err(late());
             }
         }
     }

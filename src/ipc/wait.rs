@@ -45,7 +45,7 @@ pub fn wait_any(objects: &[&dyn AsFd]) -> Result<Vec<usize>, Error> {
 /// use std::time::Duration;
 ///
 /// let (one, two) = Connection::<u8, u8>::pair()?;
-/// assert_eq!(wait_any_timeout(&[&one, &two], Duration::from_millis(1))?, []);
+/// assert!(wait_any_timeout(&[&one, &two], Duration::from_millis(1))?.is_empty());
 /// drop(two);
 /// assert_eq!(wait_any_timeout(&[&one], Duration::from_secs(60))?, [0]);
 /// # Ok(())

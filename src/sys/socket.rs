@@ -223,6 +223,7 @@ fn rights(message: &libc::msghdr) -> Vec<OwnedFd> {
         if (found.cmsg_level, found.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: only arithmetic.
             let empty = unsafe { libc::CMSG_LEN(0) } as usize;
+            #[allow(clippy::unnecessary_cast)] // u32 with musl
             let count = (found.cmsg_len as usize).saturating_sub(empty) / size_of::<RawFd>();
             // SAFETY: the header is valid, its data follow it.
             let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();

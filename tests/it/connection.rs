@@ -419,7 +419,8 @@ fn timeouts_on_both_sides_lose_nothing() {
                 while let Err(error) = sender.send_timeout(&value, Duration::from_micros(50)) {
                     assert!(error.is_timeout(), "{error}");
                     timeouts += 1;
-                    if sender.is_sending() && error.to_string().contains("are sent") {
+                    // Out in part: the rest goes before the next one.
+                    if sender.is_sending() {
                         break;
                     }
                 }
@@ -464,13 +465,13 @@ fn both_directions_at_once() {
         let work = |connection: Connection<Vec<u8>, Vec<u8>>| {
             let (mut sender, mut receiver) = connection.split();
             let writer = thread::spawn(move || {
-                (0..200_usize).try_for_each(|number| sender.send(&vec![number as u8; number * 4000]))?;
+                (0..60_usize).try_for_each(|number| sender.send(&vec![number as u8; number * 6000]))?;
                 sender.finish()
             });
             thread::spawn(move || {
                 let mut count = 0;
                 for (number, value) in receiver.incoming().enumerate() {
-                    assert!(value.unwrap() == vec![number as u8; number * 4000]);
+                    assert!(value.unwrap() == vec![number as u8; number * 6000]);
                     count += 1;
                 }
                 writer.join().unwrap().unwrap();
@@ -478,7 +479,7 @@ fn both_directions_at_once() {
             })
         };
         let counts = [work(one), work(two)].map(|thread| thread.join().unwrap());
-        assert_eq!(counts, [200, 200]);
+        assert_eq!(counts, [60, 60]);
     });
 }
 
@@ -490,7 +491,7 @@ fn one_wait_for_many_things() {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut listener = Listener::new().unwrap();
         let all: [&dyn AsFd; 4] = [&quiet, &two, &reader, &listener];
-        assert_eq!(wait_any_timeout(&all, SOON).unwrap(), []);
+        assert!(wait_any_timeout(&all, SOON).unwrap().is_empty());
         one.send(&1).unwrap();
         assert_eq!(wait_any(&all).unwrap(), [1]);
         drop(writer);
@@ -503,7 +504,7 @@ fn one_wait_for_many_things() {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(wait_any(&[]).unwrap_err().is_invalid_input());
-        assert_eq!(wait_any_timeout(&[], SOON).unwrap(), []);
+        assert!(wait_any_timeout(&[], SOON).unwrap().is_empty());
     });
 }
 
@@ -814,8 +815,7 @@ fn random_bytes_are_an_error_and_nothing_else() {
             raw.write_all(&bytes).unwrap();
             drop(raw);
             // However it goes, it comes to an end.
-            let results = ours.incoming().take(20).count();
-            assert!(results <= 20);
+            assert!(ours.incoming().count() <= bytes.len() / 16 + 1);
         }
     });
 }
