@@ -51,7 +51,7 @@ fn without_paths(name: &str) -> String {
     for character in name.chars() {
         short.push(character);
         if short.ends_with("::") {
-            let path = |character: char| !(character.is_alphanumeric() || character == '_' || character == ':');
+            let path = |character: char| !(character.is_alphanumeric() || "_:{}#".contains(character));
             let start = short.rfind(path).map_or(0, |at| at + short[at..].chars().next().map_or(1, char::len_utf8));
             short.truncate(start);
         }
@@ -72,6 +72,7 @@ mod tests {
             ("(u8, alloc::vec::Vec<my_crate::message::Message>)", "(u8, Vec<Message>)"),
             ("&[core::option::Option<a::B>; 3]", "&[Option<B>; 3]"),
             ("größe::Maß", "Maß"),
+            ("[a::main::{{closure}}::Local]", "[Local]"),
         ] {
             assert_eq!(without_paths(name), short);
         }

@@ -10,6 +10,8 @@ mod attributes;
 #[cfg(feature = "timeline")]
 mod browser;
 mod communicate;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod connection;
 mod converse;
 mod crowd;
 mod descriptors;

@@ -1,0 +1,446 @@
+//! Whole messages over a socket, each way with a deadline. Decides what a moment that passes in the middle of a message means: nothing is lost, the
+//! next call goes on where this one stopped. Leaves to others what the messages are.
+//!
+//! A call without a deadline waits in the kernel. One with a deadline tries first, and waits for readiness where that was in vain. The flags of the
+//! socket are never changed: others may have copies of it.
+
+use super::wire::{Decoder, HEADER, Head, Kind, News};
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::sys::socket::{self, DESCRIPTORS_MAX};
+use crate::sys::{fd, poll};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Memory of a message that is kept for the next one.
+const KEPT: usize = 1 << 20;
+
+/// The way out. Holds what is left of a message that did not get out in time.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    length_max: u64,
+    /// What is left of earlier messages, and how much of it is out by now.
+    pending: Vec<u8>,
+    sent: usize,
+    last_in_part: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn new(length_max: u64) -> Outgoing {
+        Outgoing { length_max, pending: Vec::new(), sent: 0, last_in_part: false }
+    }
+
+    /// The largest message that is sent from now on.
+    pub(crate) fn set_length_max(&mut self, length_max: u64) {
+        self.length_max = length_max;
+    }
+
+    pub(crate) fn length_max(&self) -> u64 {
+        self.length_max
+    }
+
+    /// Sends a message. After a timeout it is as if it had never been tried, or it is out [in part](Self::is_sending) and the rest will go before
+    /// the next one.
+    pub(crate) fn send(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        kind: Kind,
+        body: &[u8],
+        descriptors: Vec<OwnedFd>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let header = self.header(kind, body.len(), descriptors.len())?;
+        self.last_in_part = false;
+        self.flush(socket, deadline)?;
+        let length = HEADER + body.len();
+        let mut sent = 0;
+        let mut beside = descriptors;
+        while sent < length {
+            let parts = [IoSlice::new(from(&header, sent)), IoSlice::new(from(body, sent.saturating_sub(HEADER)))];
+            match send_some(socket, &parts, &beside, deadline) {
+                Ok(count) => {
+                    sent += count;
+                    beside.clear();
+                }
+                Err(error) if error.is_timeout() && sent > 0 => {
+                    self.pending.clear();
+                    self.pending.extend_from_slice(from(&header, sent));
+                    self.pending.extend_from_slice(from(body, sent.saturating_sub(HEADER)));
+                    self.last_in_part = true;
+                    return Err(error.detail(format!("timed out: {sent} of {length} bytes are sent")));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a message before those that will be sent, without sending it now.
+    pub(crate) fn put_before(&mut self, kind: Kind, body: &[u8]) -> Result<(), Error> {
+        let header = self.header(kind, body.len(), 0)?;
+        self.pending.extend_from_slice(&header);
+        self.pending.extend_from_slice(body);
+        Ok(())
+    }
+
+    fn header(&self, kind: Kind, length: usize, descriptors: usize) -> Result<[u8; HEADER], Error> {
+        if length as u64 > self.length_max {
+            let text = format!("a message of {length} bytes cannot be sent: {} are the most", self.length_max);
+            return Err(Error::invalid(text));
+        }
+        if descriptors > DESCRIPTORS_MAX {
+            let text =
+                format!("a message with {descriptors} descriptors cannot be sent: {DESCRIPTORS_MAX} are the most");
+            return Err(Error::invalid(text));
+        }
+        Ok(Head { kind, descriptors: descriptors as u32, length: length as u64 }.to_bytes())
+    }
+
+    /// Sends what is left of earlier messages.
+    pub(crate) fn flush(&mut self, socket: BorrowedFd<'_>, deadline: Deadline) -> Result<(), Error> {
+        while self.has_rest() {
+            let parts = [IoSlice::new(from(&self.pending, self.sent))];
+            match send_some(socket, &parts, &[], deadline) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.is_timeout() => {
+                    let left = self.pending.len() - self.sent;
+                    return Err(
+                        error.detail(format!("timed out: {left} bytes of an earlier message are still to be sent"))
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        (self.sent, self.last_in_part) = (0, false);
+        self.pending.clear();
+        self.pending.shrink_to(KEPT);
+        Ok(())
+    }
+
+    /// Whether the last message is out in part.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.last_in_part
+    }
+
+    /// Whether something is left of any message.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.sent < self.pending.len()
+    }
+}
+
+fn from(bytes: &[u8], start: usize) -> &[u8] {
+    bytes.get(start..).unwrap_or_default()
+}
+
+fn send_some(
+    socket: BorrowedFd<'_>,
+    parts: &[IoSlice<'_>],
+    descriptors: &[OwnedFd],
+    deadline: Deadline,
+) -> Result<usize, Error> {
+    loop {
+        match socket::send(socket, parts, descriptors, deadline == Deadline::NEVER) {
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                wait(&mut [poll::writable(socket)], deadline, "timed out: nothing of the message is sent")?;
+            }
+            Err(error) if is_gone(&error) => return Err(closed()),
+            Err(error) if error.raw_os_error() == Some(libc::ETOOMANYREFS) => {
+                return Err(Error::io("sendmsg", error).kind_of(ErrorKind::ResourceExhausted));
+            }
+            Err(error) => return Err(Error::io("sendmsg", error)),
+        }
+    }
+}
+
+fn wait(entries: &mut [poll::PollFd<'_>], deadline: Deadline, late: &'static str) -> Result<(), Error> {
+    match poll::wait(entries, deadline.moment()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Error::new(ErrorKind::Timeout).detail(late)),
+        Err(error) => Err(Error::io("poll", error)),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
+/// The error of a connection that has ended in order, as far as can be known.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Ended).detail("the connection is closed by the other side")
+}
+
+/// A message that has come whole. Its bytes are the [body](Incoming::body).
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) kind: Kind,
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// The way in. Holds what has come of a message that is not whole yet.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    decoder: Decoder,
+    /// Those of the message that is coming.
+    descriptors: Vec<OwnedFd>,
+    lost: bool,
+    ended: bool,
+}
+
+impl Incoming {
+    pub(crate) fn new(length_max: u64) -> Incoming {
+        Incoming { decoder: Decoder::new(length_max), descriptors: Vec::new(), lost: false, ended: false }
+    }
+
+    /// The largest message that is taken from now on.
+    pub(crate) fn set_length_max(&mut self, length_max: u64) {
+        self.decoder.set_length_max(length_max);
+    }
+
+    pub(crate) fn length_max(&self) -> u64 {
+        self.decoder.length_max()
+    }
+
+    /// The bytes of the message that has come.
+    pub(crate) fn body(&mut self) -> &mut Vec<u8> {
+        self.decoder.body()
+    }
+
+    /// Whether a message has begun to come, and is not whole.
+    pub(crate) fn is_receiving(&self) -> bool {
+        !self.ended && self.decoder.progress().is_some()
+    }
+
+    /// Whether nothing more can be received: the other side has gone, or has sent what is none of our messages.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended || self.decoder.is_broken()
+    }
+
+    /// The next message. Errors of a single message leave the way open: the next one can be received.
+    pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, deadline: Deadline) -> Result<Arrived, Error> {
+        if self.decoder.body().capacity() > KEPT && !self.is_receiving() {
+            self.decoder.body().clear();
+            self.decoder.body().shrink_to(KEPT);
+        }
+        while !self.ended {
+            match self.read_some(socket, deadline == Deadline::NEVER) {
+                Ok(0) => return Err(self.end()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let late = wait(&mut [poll::readable(socket)], deadline, "timed out: nothing has come");
+                    late.map_err(|error| self.with_progress(error))?;
+                    continue;
+                }
+                Err(error) if is_gone(&error) => return Err(self.end()),
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    return Err(Error::io("recvmsg", error).kind_of(ErrorKind::ResourceExhausted));
+                }
+                Err(error) => return Err(Error::io("recvmsg", error)),
+            }
+            let news = self.decoder.advance();
+            match news.map_err(|fault| Error::new(ErrorKind::Decode).detail(fault.to_string()))? {
+                None => {}
+                Some(News::Message(head)) => return self.complete(head),
+                Some(News::TooLarge(head)) => {
+                    self.forget_descriptors();
+                    let max = self.decoder.length_max();
+                    let text = format!("a message of {} bytes has come: {max} are the most that is taken", head.length);
+                    return Err(Error::new(ErrorKind::Overflow).detail(text));
+                }
+            }
+        }
+        Err(closed())
+    }
+
+    fn read_some(&mut self, socket: BorrowedFd<'_>, waits: bool) -> io::Result<usize> {
+        let is_in_header = self.decoder.is_in_header();
+        let (buffer, wanted) = self.decoder.space().map_err(|_| io::ErrorKind::OutOfMemory)?;
+        if !is_in_header {
+            return socket::receive(socket, buffer, wanted, waits);
+        }
+        let received = socket::receive_with_descriptors(socket, buffer, wanted, &mut self.descriptors, waits)?;
+        self.lost |= received.lost;
+        // Whoever sends some with each byte of a header does not fill our table with them: the count will be found wrong.
+        self.descriptors.truncate(DESCRIPTORS_MAX + 1);
+        Ok(received.count)
+    }
+
+    fn complete(&mut self, head: Head) -> Result<Arrived, Error> {
+        let (lost, descriptors) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.descriptors));
+        let (came, wanted) = (descriptors.len(), head.descriptors);
+        if lost {
+            let text = format!("{came} of the {wanted} descriptors of a message could be received");
+            let error = io::Error::from_raw_os_error(libc::EMFILE);
+            return Err(Error::new(ErrorKind::ResourceExhausted).detail(text).source(error));
+        }
+        if came != wanted as usize {
+            let text = format!("a message of {wanted} descriptors has come with {came}");
+            return Err(Error::new(ErrorKind::Decode).detail(text));
+        }
+        Ok(Arrived { kind: head.kind, descriptors })
+    }
+
+    fn forget_descriptors(&mut self) {
+        self.lost = false;
+        self.descriptors.clear();
+    }
+
+    fn end(&mut self) -> Error {
+        self.ended = true;
+        self.forget_descriptors();
+        match self.decoder.progress() {
+            None => closed(),
+            Some((came, of)) => {
+                let text =
+                    format!("the connection has ended in the middle of a message: {came} of {of} bytes have come");
+                Error::new(ErrorKind::Decode).detail(text)
+            }
+        }
+    }
+
+    fn with_progress(&self, error: Error) -> Error {
+        match self.decoder.progress() {
+            Some((came, of)) if error.is_timeout() => {
+                error.detail(format!("timed out: {came} of {of} bytes of a message have come"))
+            }
+            _ => error,
+        }
+    }
+}
+
+/// Whether something has come, or the end has, until the deadline.
+pub(crate) fn wait_readable(socket: BorrowedFd<'_>, deadline: Deadline) -> Result<bool, Error> {
+    poll::wait_readable(socket, deadline.moment()).map_err(|error| Error::io("poll", error))
+}
+
+/// Two ends of a way for messages between processes of this machine.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
+    socket::pair().map_err(|error| Error::io("socketpair", error))
+}
+
+/// A descriptor that somebody has given us, if messages can go through it.
+pub(crate) fn checked(descriptor: OwnedFd) -> Result<OwnedFd, Error> {
+    match socket::is_stream(descriptor.as_fd()) {
+        Ok(true) => fd::above_stdio(descriptor).map_err(|error| Error::io("dup", error)),
+        Ok(false) => Err(Error::invalid("the descriptor is a socket, but not for a stream of bytes")),
+        Err(error) => Err(Error::invalid("the descriptor is no socket").source(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::wire::MESSAGE_MAX;
+    use std::time::Duration;
+
+    const SOON: Duration = Duration::from_millis(5);
+
+    fn text(error: Error) -> String {
+        error.to_string()
+    }
+
+    #[test]
+    fn a_timeout_in_the_middle_loses_nothing() {
+        let (one, two) = pair().unwrap();
+        let (mut out, mut into) = (Outgoing::new(MESSAGE_MAX), Incoming::new(MESSAGE_MAX));
+        let body: Vec<u8> = (0..3_000_000_u32).map(|place| (place % 251) as u8).collect();
+        let error = out.send(one.as_fd(), Kind::Bytes, &body, Vec::new(), Deadline::after(SOON)).unwrap_err();
+        assert!(error.is_timeout() && out.is_sending(), "{error}");
+        let (mut timeouts, mut rounds) = (0, 0);
+        let arrived = loop {
+            match into.receive(two.as_fd(), Deadline::now()) {
+                Ok(arrived) => break arrived,
+                Err(error) => {
+                    assert!(error.is_timeout(), "{error}");
+                    timeouts += 1;
+                }
+            }
+            rounds += 1;
+            assert!(rounds < 10_000);
+            let _ = out.flush(one.as_fd(), Deadline::now());
+        };
+        assert!(timeouts > 2 && !out.is_sending());
+        assert_eq!(arrived.kind, Kind::Bytes);
+        assert!(*into.body() == body);
+        // The next one is whole as well.
+        out.send(one.as_fd(), Kind::Value, b"next", Vec::new(), Deadline::now()).unwrap();
+        assert_eq!(into.receive(two.as_fd(), Deadline::NEVER).unwrap().kind, Kind::Value);
+        assert_eq!(into.body(), b"next");
+    }
+
+    #[test]
+    fn a_message_that_had_no_chance_is_not_sent_later() {
+        let (one, two) = pair().unwrap();
+        while socket::send(one.as_fd(), &[IoSlice::new(&[0; 4096])], &[], false).is_ok() {}
+        let mut out = Outgoing::new(MESSAGE_MAX);
+        let late = out.send(one.as_fd(), Kind::Bytes, b"late", Vec::new(), Deadline::after(SOON)).unwrap_err();
+        assert_eq!(text(late), "timed out: nothing of the message is sent");
+        assert!(!out.is_sending());
+        // Nor is one whose turn did not come.
+        out.put_before(Kind::Hello, b"earlier").unwrap();
+        let late = out.send(one.as_fd(), Kind::Bytes, b"late", Vec::new(), Deadline::after(SOON)).unwrap_err();
+        assert_eq!(text(late), "timed out: 23 bytes of an earlier message are still to be sent");
+        assert!(!out.is_sending() && out.has_rest());
+        drop(two);
+        let gone = out.send(one.as_fd(), Kind::Bytes, b"late", Vec::new(), Deadline::NEVER).unwrap_err();
+        assert_eq!((gone.kind(), text(gone)), (ErrorKind::Ended, text(closed())));
+    }
+
+    #[test]
+    fn descriptors_belong_to_their_message() {
+        let (one, two) = pair().unwrap();
+        let (mut out, mut into) = (Outgoing::new(MESSAGE_MAX), Incoming::new(MESSAGE_MAX));
+        let ends = || -> Vec<OwnedFd> { vec![one.try_clone().unwrap(), two.try_clone().unwrap()] };
+        out.put_before(Kind::Hello, b"name").unwrap();
+        out.send(one.as_fd(), Kind::Value, b"two", ends(), Deadline::NEVER).unwrap();
+        out.send(one.as_fd(), Kind::Value, b"none", Vec::new(), Deadline::NEVER).unwrap();
+        let counts: Vec<usize> =
+            (0..3).map(|_| into.receive(two.as_fd(), Deadline::NEVER).unwrap().descriptors.len()).collect();
+        assert_eq!(counts, [0, 2, 0]);
+        // A header that says something else.
+        let head = Head { kind: Kind::Value, descriptors: 1, length: 0 }.to_bytes();
+        socket::send(one.as_fd(), &[IoSlice::new(&head)], &ends(), true).unwrap();
+        let error = into.receive(two.as_fd(), Deadline::NEVER).unwrap_err();
+        assert_eq!(text(error), "a message of 1 descriptors has come with 2");
+        out.send(one.as_fd(), Kind::Value, b"good", Vec::new(), Deadline::NEVER).unwrap();
+        assert_eq!(into.receive(two.as_fd(), Deadline::NEVER).unwrap().descriptors.len(), 0);
+        let many = (0..254).map(|_| one.try_clone().unwrap()).collect();
+        let error = out.send(one.as_fd(), Kind::Value, b"", many, Deadline::NEVER).unwrap_err();
+        assert_eq!(text(error), "a message with 254 descriptors cannot be sent: 253 are the most");
+    }
+
+    #[test]
+    fn the_end_says_where_it_came() {
+        let (one, two) = pair().unwrap();
+        let mut into = Incoming::new(100);
+        let head = Head { kind: Kind::Bytes, descriptors: 0, length: 50 }.to_bytes();
+        socket::send(one.as_fd(), &[IoSlice::new(&head), IoSlice::new(b"ten bytes.")], &[], true).unwrap();
+        drop(one);
+        let torn = into.receive(two.as_fd(), Deadline::NEVER).unwrap_err();
+        assert_eq!(text(torn), "the connection has ended in the middle of a message: 26 of 66 bytes have come");
+        // Once.
+        assert_eq!(text(into.receive(two.as_fd(), Deadline::NEVER).unwrap_err()), text(closed()));
+    }
+
+    #[test]
+    fn what_is_too_large_is_skipped() {
+        let (one, two) = pair().unwrap();
+        let (mut out, mut into) = (Outgoing::new(101), Incoming::new(100));
+        for length in [100, 101, 99] {
+            out.send(one.as_fd(), Kind::Bytes, &vec![1; length], Vec::new(), Deadline::NEVER).unwrap();
+        }
+        let mut receive = || into.receive(two.as_fd(), Deadline::NEVER).map(|_| into.body().len()).map_err(text);
+        assert_eq!(receive(), Ok(100));
+        assert_eq!(receive(), Err("a message of 101 bytes has come: 100 are the most that is taken".into()));
+        assert_eq!(receive(), Ok(99));
+        let error = out.send(one.as_fd(), Kind::Bytes, &[0; 102], Vec::new(), Deadline::NEVER).unwrap_err();
+        assert_eq!(text(error), "a message of 102 bytes cannot be sent: 101 are the most");
+    }
+
+    #[test]
+    fn only_streams_are_taken() {
+        let refused = |descriptor: OwnedFd| text(checked(descriptor).unwrap_err());
+        assert!(refused(std::io::pipe().unwrap().0.into()).starts_with("the descriptor is no socket"));
+        assert!(refused(socket::packet_pair().unwrap().0).contains("not for a stream"));
+    }
+}
