@@ -80,6 +80,9 @@ pub enum ErrorKind {
     Dependency,
     /// The place where the task ran has failed, or cannot tell what became of it.
     Engine,
+    /// A process has died while it changed what it shares with others: that may be half done. Told once.
+    #[doc(alias = "EOWNERDEAD")]
+    OwnerDied,
     /// Bytes are no text in the encoding asked for.
     Decode,
     /// Any other failure of the system.
@@ -363,12 +366,15 @@ impl From<Error> for io::Error {
             ErrorKind::Ended => io::ErrorKind::UnexpectedEof,
             ErrorKind::Decode => io::ErrorKind::InvalidData,
             ErrorKind::Cancelled => io::ErrorKind::Interrupted,
-            ErrorKind::Status | ErrorKind::Overflow | ErrorKind::Dependency | ErrorKind::Engine | ErrorKind::Io => {
-                match &error.inner.source {
-                    Some(Source::Io(source)) => source.kind(),
-                    _ => io::ErrorKind::Other,
-                }
-            }
+            ErrorKind::Status
+            | ErrorKind::Overflow
+            | ErrorKind::Dependency
+            | ErrorKind::Engine
+            | ErrorKind::OwnerDied
+            | ErrorKind::Io => match &error.inner.source {
+                Some(Source::Io(source)) => source.kind(),
+                _ => io::ErrorKind::Other,
+            },
         };
         io::Error::new(kind, error)
     }

@@ -76,6 +76,11 @@ impl Long {
         self.0.fetch_add(count, Ordering::AcqRel)
     }
 
+    /// Replaces a value that is still there, or says which one is.
+    pub(crate) fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
+        self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
+
     /// The atomic itself, for values that users share.
     pub(crate) fn atomic(&self) -> &AtomicU64 {
         &self.0

@@ -25,6 +25,8 @@ pub(crate) mod epoll;
 #[path = "epoll_absent.rs"]
 pub(crate) mod epoll;
 pub(crate) mod errno;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod fork;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
