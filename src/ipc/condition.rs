@@ -7,7 +7,6 @@ use super::region::{Kind, LOOK, Region};
 use super::word::Word;
 use crate::deadline::Deadline;
 use crate::error::Error;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// Where processes wait for a change of something that a [`Lock`] protects.

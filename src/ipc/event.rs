@@ -32,14 +32,14 @@ use std::time::Duration;
 ///
 /// ```
 /// use procession::ipc::Event;
-/// use procession::{ChildSet, Command, News};
+/// use procession::{ChildSet, News};
 /// use std::os::fd::AsFd;
 ///
 /// let stop = Event::new()?;
 /// let mut set = ChildSet::new()?;
 /// let watch = set.watch(stop.as_fd().try_clone_to_owned()?)?;
 /// stop.set();
-/// assert!(matches!(set.next()?, Some(News::Readable(key)) if key == watch));
+/// assert!(matches!(set.wait_any()?, Some(News::Readable(key)) if key == watch));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -8,7 +8,6 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use std::error;
 use std::fmt;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// A lock that processes share: one holder at a time, among all threads of all processes that have it.
@@ -305,6 +304,7 @@ impl Drop for Held<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     /// Another party to the same lock, as another process would be.
     fn party(lock: &Lock) -> Lock {

@@ -5,10 +5,9 @@
 
 use super::raw_lock::{self, Taken};
 use super::region::Party;
-use super::word::{Memory, View, Word, mortal};
+use super::word::{Memory, View, Word, hurry, mortal};
 use super::{barrier, condition, event, semaphore};
 use crate::deadline::Deadline;
-use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use std::sync::atomic::{AtomicBool as Plain, Ordering as Plainly};
@@ -17,14 +16,18 @@ const ONE: u32 = 1;
 const TWO: u32 = 2;
 const THREE: u32 = 3;
 
+const ALL: usize = 100;
+
 fn party(number: u32) -> Party {
     Party::for_test(number)
 }
 
-/// Checks every order, with at most so many times that a thread is interrupted where it could have gone on.
+/// Checks every order, with at most so many times that a thread is interrupted where it could have gone on (`ALL`: no bound).
+/// `LOOM_MAX_PREEMPTIONS` is another bound.
 fn check(preemptions: usize, model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
+    let bound = builder.preemption_bound.unwrap_or(preemptions);
+    builder.preemption_bound = Some(bound).filter(|bound| *bound < ALL);
     builder.max_branches = 100_000;
     builder.check(model);
 }
@@ -52,29 +55,34 @@ fn take(word: &Word, me: u32, bury: impl Fn(Party)) -> Taken {
 
 #[test]
 fn a_lock_has_one_holder_and_loses_no_wake() {
-    check(4, || {
-        let shared = Arc::new((Word::default(), UnsafeCell::new(0)));
-        let work = |me: u32| {
-            let shared = shared.clone();
-            move || {
-                assert_eq!(take(&shared.0, me, |_| ()), Taken::Clean);
-                // loom reports it if two are inside at once.
-                shared.1.with_mut(|sum| unsafe { *sum += me });
-                raw_lock::give_back(&shared.0);
-            }
-        };
-        let others = [ONE, TWO].map(|me| loom::thread::spawn(work(me)));
-        work(THREE)();
-        others.map(|other| other.join().unwrap());
-        assert_eq!(shared.1.with(|sum| unsafe { *sum }), ONE + TWO + THREE);
-        assert_eq!(shared.0.load(), 0);
-    });
+    let model = |others: &'static [u32]| {
+        move || {
+            let shared = Arc::new((Word::default(), Word::default()));
+            let work = |me: u32| {
+                let shared = shared.clone();
+                move || {
+                    assert_eq!(take(&shared.0, me, |_| ()), Taken::Clean);
+                    // Not one step: a sum is lost if two are inside.
+                    shared.1.store(shared.1.load() + me);
+                    raw_lock::give_back(&shared.0);
+                }
+            };
+            let others: Vec<_> = others.iter().map(|me| loom::thread::spawn(work(*me))).collect();
+            let sum = THREE + (1..=others.len() as u32).sum::<u32>();
+            work(THREE)();
+            others.into_iter().for_each(|other| other.join().unwrap());
+            assert_eq!(shared.1.load(), sum);
+            assert_eq!(shared.0.load(), 0);
+        }
+    };
+    check(ALL, model(&[ONE]));
+    check(3, model(&[ONE, TWO]));
 }
 
 /// One dies at each of its steps while another one waits. What is told is true, and told once.
 #[test]
 fn a_lock_outlives_its_holder() {
-    check_deaths(4, |accesses| {
+    check_deaths(ALL, |accesses| {
         // The lock, and two counters that are the same whenever nobody holds it.
         let shared = Arc::new((Word::default(), Word::default(), Word::default()));
         let (there, waiting) = (shared.clone(), shared.clone());
@@ -135,11 +143,8 @@ impl Permits {
     /// `ONE` has died. Those who sleep look.
     fn bury(&self) {
         self.dead.store(true, Ordering::Release);
-        self.look();
-    }
-
-    fn look(&self) {
         self.bury_if_dead(self.memory.view());
+        hurry();
         for offset in (0..16).step_by(4) {
             self.memory.view().word(offset).wake(u32::MAX);
         }
@@ -157,7 +162,7 @@ fn a_semaphore_loses_no_wake() {
         // One at a time, and the second one perhaps before the first is noticed.
         permits.of(THREE).make(1).unwrap();
         permits.of(THREE).make(1).unwrap();
-        takers.map(|taker| taker.join().unwrap());
+        takers.into_iter().for_each(|taker| taker.join().unwrap());
         assert_eq!(permits.of(THREE).free(), 0);
     });
 }
@@ -193,6 +198,7 @@ fn a_semaphore_neither_loses_nor_doubles_a_permit() {
 fn forgetting_and_making_are_done_or_not_done() {
     check_deaths(2, |accesses| {
         let permits = Permits::new(2);
+        assert!(permits.of(TWO).take(Deadline::NEVER));
         let there = permits.clone();
         let dying = loom::thread::spawn(move || {
             mortal(accesses, || {
@@ -201,7 +207,6 @@ fn forgetting_and_making_are_done_or_not_done() {
                 there.of(ONE).make(3).unwrap();
             })
         });
-        assert!(permits.of(TWO).take(Deadline::NEVER) || true);
         let done = dying.join().unwrap();
         permits.bury();
         permits.of(TWO).give_back();
@@ -238,14 +243,14 @@ fn a_condition_loses_no_wake() {
         flag.store(1);
         raw_lock::give_back(lock);
         condition::notify(turn, 1);
-        waiters.map(|waiter| waiter.join().unwrap());
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
     });
 }
 
 /// The one that is woken dies at each step; the other one goes on all the same.
 #[test]
 fn a_condition_outlives_those_who_wait() {
-    check_deaths(2, |accesses| {
+    check_deaths(1, |accesses| {
         let shared = Arc::new((Word::default(), Word::default(), Word::default()));
         let (there, waiting) = (shared.clone(), shared.clone());
         let wait = |shared: &(Word, Word, Word), me: u32| {
@@ -261,8 +266,7 @@ fn a_condition_outlives_those_who_wait() {
         };
         let dying = loom::thread::spawn(move || mortal(accesses, || wait(&there, ONE)));
         let waiter = loom::thread::spawn(move || wait(&waiting, TWO));
-        let (lock, turn, work) = &*shared;
-        // Whoever has the lock may be dead, which the holder of a wait would find out.
+        let (lock, turn, _) = &*shared;
         let _ = loom::thread::spawn({
             let shared = shared.clone();
             move || {
@@ -272,8 +276,6 @@ fn a_condition_outlives_those_who_wait() {
                 condition::notify(&shared.1, 1);
             }
         });
-        // Who sleeps for ever is not joined before somebody has looked; death comes first.
-        let _ = work;
         let done = dying.join().unwrap();
         raw_lock::bury(lock, party(ONE));
         lock.wake(u32::MAX);
@@ -285,14 +287,14 @@ fn a_condition_outlives_those_who_wait() {
 
 #[test]
 fn an_event_wakes_all() {
-    check(4, || {
+    check(3, || {
         let flag = Arc::new(Word::default());
         let waiters = [ONE, TWO].map(|_| {
             let flag = flag.clone();
             loom::thread::spawn(move || while !event::wait(&flag, Deadline::NEVER) {})
         });
         event::set(&flag);
-        waiters.map(|waiter| waiter.join().unwrap());
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
     });
 }
 
@@ -303,10 +305,13 @@ fn a_barrier_completes_or_breaks() {
         memory.view().word(4).store(2);
         let (there, waiting) = (memory.clone(), memory.clone());
         let dying = loom::thread::spawn(move || {
-            mortal(accesses, || drop(barrier::Words::of(there.view()).wait(Deadline::NEVER, || ())))
+            mortal(accesses, || {
+                let _ = barrier::Words::of(there.view()).wait(Deadline::NEVER, || ());
+            })
         });
         let waiter = loom::thread::spawn(move || barrier::Words::of(waiting.view()).wait(Deadline::NEVER, || ()));
         let done = dying.join().unwrap();
+        // What `bury` does.
         barrier::Words::of(memory.view()).spoil(barrier::BrokenBarrier::PartyDied);
         memory.view().word(0).wake(u32::MAX);
         let end = waiter.join().unwrap();

@@ -9,7 +9,6 @@ use super::word::{Long, View, Word};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use std::marker::PhantomData;
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -190,6 +189,7 @@ impl Drop for RLockGuard<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn another_thread_and_another_party_wait() {

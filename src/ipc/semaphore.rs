@@ -6,7 +6,7 @@ use super::lock::Held;
 use super::object::memory_and_bell;
 use super::raw_lock::{self, Taken};
 use super::region::{Kind, LOOK, Party, Region, SLOTS};
-use super::word::{Long, View, Word};
+use super::word::{Long, View};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -35,14 +35,14 @@ use std::time::Duration;
 ///
 /// ```
 /// use procession::ipc::Semaphore;
-/// use procession::{ChildSet, Command, News};
+/// use procession::{ChildSet, News};
 /// use std::os::fd::AsFd;
 ///
 /// let permits = Semaphore::new(0)?;
 /// let mut set = ChildSet::new()?;
 /// let watch = set.watch(permits.as_fd().try_clone_to_owned()?)?;
 /// permits.release(1)?;
-/// assert!(matches!(set.next()?, Some(News::Readable(key)) if key == watch));
+/// assert!(matches!(set.wait_any()?, Some(News::Readable(key)) if key == watch));
 /// assert!(permits.try_acquire().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -5,7 +5,7 @@
 
 use crate::deadline::Deadline;
 use crate::sys::shared::Mapping;
-use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use loom::sync::{Condvar, Mutex};
 use std::cell::Cell;
 
@@ -33,11 +33,20 @@ fn lives() -> bool {
     })
 }
 
+loom::lazy_static! {
+    static ref IN_A_HURRY: AtomicBool = AtomicBool::new(false);
+}
+
+/// From now on nobody sleeps: everybody looks all the time. Wake those who sleep already.
+pub(crate) fn hurry() {
+    IN_A_HURRY.store(true, Ordering::Release);
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Word {
     value: AtomicU32,
-    /// How many sleep, and how many of them have been woken and do not know it yet.
-    queue: Mutex<(u32, u32)>,
+    /// Who sleeps, by the order of going to sleep; and the number of the next one.
+    queue: Mutex<(Vec<u32>, u32)>,
     bed: Condvar,
 }
 
@@ -80,14 +89,15 @@ impl Word {
             return;
         }
         let mut queue = self.queue.lock().unwrap();
-        if self.value.load(Ordering::Acquire) != value {
+        if self.value.load(Ordering::Acquire) != value || IN_A_HURRY.load(Ordering::Acquire) {
             return;
         }
-        queue.0 += 1;
-        while queue.1 == 0 {
+        let me = queue.1;
+        queue.1 += 1;
+        queue.0.push(me);
+        while queue.0.contains(&me) {
             queue = self.bed.wait(queue).unwrap();
         }
-        *queue = (queue.0 - 1, queue.1 - 1);
     }
 
     pub(crate) fn wake(&self, count: u32) -> u32 {
@@ -95,12 +105,10 @@ impl Word {
             return 0;
         }
         let mut queue = self.queue.lock().unwrap();
-        let woken = count.min(queue.0 - queue.1);
-        queue.1 += woken;
-        for _ in 0..woken {
-            self.bed.notify_one();
-        }
-        woken
+        let woken = queue.0.len().min(count as usize);
+        queue.0.drain(..woken);
+        self.bed.notify_all();
+        woken as u32
     }
 }
 
