@@ -33,10 +33,6 @@ impl Bell {
             eventfd::silence(self.as_fd());
         }
     }
-
-    pub(crate) fn rings(&self) -> bool {
-        eventfd::is_ringing(self.as_fd())
-    }
 }
 
 impl AsFd for Bell {

@@ -59,7 +59,9 @@ pub struct Event {
 /// | `WATCHED` | somebody has asked for the descriptor, so it is kept right; never 0 again |
 ///
 /// Setting is a release and looking an acquire: what was written before the flag was set is seen by those who go on. The owner died: there is
-/// none. Who dies while setting, after the flag and before the wake, leaves sleepers asleep; they look again after [`LOOK`].
+/// none. Who dies while setting, after the flag and before the wake, leaves sleepers asleep; they look again after [`LOOK`]. Who dies after the
+/// flag and before the descriptor leaves that one behind the flag, until somebody sets or clears again. (The descriptor first would be worse: one
+/// who is told, and clears, would be told of the same setting twice.)
 const SET: u32 = 1;
 const SLEEPERS: u32 = 2;
 const WATCHED: u32 = 4;
@@ -80,12 +82,7 @@ impl Event {
 
     /// Sets the flag, and wakes all who wait. Nothing happens if it is set.
     pub fn set(&self) {
-        if self.word().load() & WATCHED != 0 {
-            // First, so that those who wait by the descriptor are told also if we die on the way.
-            self.bell.set(true);
-        }
-        let before = set(self.word());
-        if before & WATCHED != 0 {
+        if set(self.word()) & WATCHED != 0 {
             self.agree();
         }
     }
@@ -99,9 +96,7 @@ impl Event {
 
     /// Whether the flag is set.
     pub fn is_set(&self) -> bool {
-        let value = self.word().load();
-        // Who dies while setting may have come no further than the descriptor.
-        value & SET != 0 || value & WATCHED != 0 && self.bell.rings()
+        self.word().load() & SET != 0
     }
 
     /// Waits until the flag is set.
@@ -120,7 +115,7 @@ impl Event {
 
     fn wait_until(&self, deadline: Deadline) -> bool {
         loop {
-            if wait(self.word(), deadline.earlier(Deadline::after(LOOK))) || self.is_set() {
+            if wait(self.word(), deadline.earlier(Deadline::after(LOOK))) {
                 return true;
             }
             if deadline.has_passed() {
@@ -141,8 +136,9 @@ impl Event {
     }
 }
 
-/// Readable as long as the flag is set; reading it is not for you. From the first call on, setting and clearing take a system call or two
-/// more.
+/// Readable as long as the flag is set; do not read it yourself. From the first call on, setting and clearing take a system call more. A
+/// process that is killed inside of [`set`](Event::set), in the instant between the flag and the descriptor, tells those who wait by the
+/// descriptor nothing; those who call [`wait`](Event::wait) are told.
 impl AsFd for Event {
     fn as_fd(&self) -> BorrowedFd<'_> {
         if self.word().set_bits(WATCHED) & WATCHED == 0 {

@@ -145,7 +145,7 @@ impl Permits {
         self.dead.store(true, Ordering::Release);
         self.bury_if_dead(self.memory.view());
         hurry();
-        for offset in (0..16).step_by(4) {
+        for offset in (0..24).step_by(4) {
             self.memory.view().word(offset).wake(u32::MAX);
         }
     }

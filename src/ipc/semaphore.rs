@@ -59,10 +59,10 @@ pub struct Semaphore {
 /// | word | means |
 /// |---|---|
 /// | `LOCK` | as in `raw_lock` |
-/// | `FREE` | permits that nobody has; who finds 0 sleeps on it |
+/// | `FREE` | permits that nobody has |
 /// | `TOTAL` | permits that exist |
 /// | `BOUND` | how many may exist; never changes |
-/// | `SLEEPERS` | 1: perhaps somebody sleeps, so whoever returns a permit wakes |
+/// | `SLEEPERS` | who finds no permit sleeps on it; `ASLEEP`: perhaps somebody does; above that bit: how often they were woken |
 /// | `WATCHED` | 1: somebody has asked for the descriptor, so it is kept right; never 0 again |
 /// | `USED` | the cells from this one on have never been used |
 /// | `CELLS` | for each slot a party, and how many permits it has |
@@ -70,13 +70,14 @@ pub struct Semaphore {
 /// The truth is `TOTAL` and the cells; `FREE` is what is left of the total, and kept beside it to be quick. Each change of the truth is one
 /// store, so whatever a holder of the lock was doing when it died, it was done or not done, and counting anew puts `FREE` right. A cell whose
 /// party is not there any more (the owner died, or went and left permits) is emptied by the next one that finds no permit, or that gets the
-/// slot. The stores are releases and the loads acquires, and the lock orders them in any case; only `FREE` is looked at without it, by sleepers,
-/// who look again under the lock.
+/// slot. The stores are releases and the loads acquires, and the lock orders them in any case; `SLEEPERS` is set
+/// under the lock and changed by whoever wakes, so nobody falls asleep who has just been woken.
 const LOCK: usize = 0;
 const FREE: usize = 4;
 const TOTAL: usize = 8;
 const BOUND: usize = 12;
 const SLEEPERS: usize = 16;
+const ASLEEP: u32 = 1;
 const WATCHED: usize = 20;
 const USED: usize = 24;
 const CELLS: usize = 64;
@@ -242,15 +243,13 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
     pub(super) fn take(&self, deadline: Deadline) -> bool {
         let mut slept = false;
         loop {
-            if self.try_take(slept) {
-                return true;
-            }
+            let Err(asleep) = self.try_take(slept) else { return true };
             if deadline.has_passed() {
                 self.collect();
-                return self.try_take(slept);
+                return self.try_take(slept).is_ok();
             }
             let look = deadline.earlier(Deadline::after(LOOK));
-            self.body.word(FREE).sleep(0, look);
+            self.body.word(SLEEPERS).sleep(asleep, look);
             slept = true;
             if look.has_passed() {
                 self.collect();
@@ -258,25 +257,27 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
         }
     }
 
-    /// Takes a permit, or says that somebody sleeps from now on.
-    fn try_take(&self, slept: bool) -> bool {
+    /// Takes a permit, or says that somebody sleeps from now on: the value of `SLEEPERS` as long as it should.
+    fn try_take(&self, slept: bool) -> Result<(), u32> {
         let (body, held) = self.lock();
+        let sleepers = body.word(SLEEPERS);
         let free = self.own(body.word(FREE).load());
         if free == 0 {
-            body.word(SLEEPERS).store(1);
-            return false;
+            let asleep = sleepers.load() | ASLEEP;
+            sleepers.store(asleep);
+            return Err(asleep);
         }
         self.change_own(1);
         self.set_free(free - 1);
         if slept {
-            // There may be others, and a wake that was meant for several may have come to us alone.
-            body.word(SLEEPERS).store(1);
+            // There may be others, and who returned a permit after the one that woke us has not woken them.
+            sleepers.store(sleepers.load() | ASLEEP);
             if free > 1 {
                 drop(held);
-                body.word(FREE).wake(1);
+                sleepers.wake(1);
             }
         }
-        true
+        Ok(())
     }
 
     pub(super) fn give_back(&self) {
@@ -329,8 +330,11 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
     /// From now on the bell is kept right.
     fn watch(&self) {
         let (body, _held) = self.lock();
-        body.word(WATCHED).store(1);
-        self.set_free(body.word(FREE).load());
+        if body.word(WATCHED).swap(1) == 0
+            && let Some(bell) = self.bell
+        {
+            bell.set(self.free() > 0);
+        }
     }
 
     /// The lock. What its last holder has left half done when it died is put right.
@@ -347,13 +351,15 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
     /// Gives the lock back and wakes those who can go on.
     fn wake(&self, held: Held<'_>, permits: u32) {
         let sleepers = self.body.word(SLEEPERS);
-        let asleep = sleepers.load() != 0;
+        let value = sleepers.load();
+        let asleep = value & ASLEEP != 0;
         if asleep {
-            sleepers.store(0);
+            // Without the bit, and another number above it.
+            sleepers.store(value.wrapping_add(ASLEEP));
         }
         drop(held);
         if asleep {
-            self.body.word(FREE).wake(permits);
+            sleepers.wake(permits);
         }
     }
 

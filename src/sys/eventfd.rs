@@ -1,13 +1,11 @@
 //! A descriptor that is readable or not, as somebody wants it to be (eventfd(2), Linux 2.6.27): for those who wait in a loop of their own. Why it
 //! rings is decided above.
 
-use super::poll;
 use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::{read, write};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::time::Instant;
 
 /// A new one, not readable.
 pub(crate) fn create() -> io::Result<OwnedFd> {
@@ -35,15 +33,16 @@ pub(crate) fn silence(fd: BorrowedFd<'_>) {
     while read(fd, &mut [0; 8]) == Err(Errno::EINTR) {}
 }
 
-/// Whether it is readable.
-pub(crate) fn is_ringing(fd: BorrowedFd<'_>) -> bool {
-    poll::wait_readable(fd, Some(Instant::now())).unwrap_or(false)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::poll;
     use std::os::fd::AsFd;
+    use std::time::Instant;
+
+    fn is_ringing(fd: BorrowedFd<'_>) -> bool {
+        poll::wait_readable(fd, Some(Instant::now())).unwrap()
+    }
 
     #[test]
     fn it_rings_until_silenced() {

@@ -127,7 +127,7 @@ fn permits_of_the_dead_come_back_once() {
         const PERMITS: u32 = 3;
         let permits = Semaphore::bounded(PERMITS).unwrap();
         let worker = |at_once: &str| start(with_fds(fixture("ipc-permits"), &permits.as_fds()).arg(at_once));
-        for round in 0..kills(100) {
+        for round in 0..kills(50) {
             let (one, two) = (worker("1"), worker("2"));
             std::thread::sleep(Duration::from_micros(random(1500)));
             kill(one);
