@@ -120,6 +120,9 @@ pub enum ErrorKind {
     Engine,
     /// A function that ran in another process has panicked.
     Panic,
+    /// A process has died while it changed what it shares with others: that may be half done. Told once.
+    #[doc(alias = "EOWNERDEAD")]
+    OwnerDied,
     /// Bytes are no text in the encoding asked for, or no value of the type that was expected.
     Decode,
     /// Any other failure of the system.
@@ -421,6 +424,7 @@ impl From<Error> for io::Error {
             | ErrorKind::Dependency
             | ErrorKind::Engine
             | ErrorKind::Panic
+            | ErrorKind::OwnerDied
             | ErrorKind::Io => match &error.inner.source {
                 Some(Source::Io(source)) => source.kind(),
                 _ => io::ErrorKind::Other,

@@ -391,7 +391,7 @@ impl Lobby {
                 let waited = self.readiness.wait(&mut ready, until.moment());
                 waited.map_err(|error| Error::io("epoll_wait", error))?;
             }
-            for token in ready.drain(..) {
+            for token in ready.drain(..).map(|answer| answer.token) {
                 if token == SOCKET {
                     self.let_in()?;
                 } else if let Some(result) = self.serve(token) {

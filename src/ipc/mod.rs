@@ -6,27 +6,52 @@
 
 #![allow(dead_code)] // while it is being built
 
+mod array;
+mod barrier;
+mod bell;
 mod bootstrap;
 mod call;
 mod codec;
-mod function;
+mod condition;
 mod connection;
+mod event;
 mod frames;
+mod function;
 mod handshake;
 mod listener;
+mod lock;
+#[cfg(all(test, loom))]
+mod models;
+mod object;
 mod passing;
+mod plain;
 mod pool;
 mod process;
 mod raw_lock;
 mod region;
+mod rlock;
+mod semaphore;
+mod shared_memory;
+mod value;
 mod wait;
 mod wire;
+#[cfg_attr(loom, path = "word_modelled.rs")]
 mod word;
 
+pub use array::Array;
+pub use barrier::{Barrier, BrokenBarrier};
 pub use bootstrap::{Current, current};
+pub use condition::Condition;
 pub use connection::{Connection, Messages, Peer, RawConnection, Receiver, Sender, one_way};
+pub use event::Event;
 pub use listener::Listener;
+pub use lock::{Lock, LockGuard, OwnerDied, TryLockError};
 pub use passing::Descriptor;
+pub use plain::{Integer, Plain};
 pub use pool::{PendingResult, ProcessPool, ProcessPoolBuilder, ProcessResults};
 pub use process::{Process, ProcessBuilder};
+pub use rlock::{RLock, RLockGuard};
+pub use semaphore::{Permit, Semaphore};
+pub use shared_memory::SharedMemory;
+pub use value::Value;
 pub use wait::{wait_any, wait_any_timeout};

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Who sleeps until another party does something looks after this time whether that one is still alive.
-pub(crate) const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = if cfg!(loom) { Duration::ZERO } else { Duration::from_millis(100) };
 
 /// What the memory begins with: "procmem" and the version of the layout.
 const MAGIC: u64 = u64::from_le_bytes(*b"procmem\x01");
@@ -29,7 +29,7 @@ const AT_KIND: usize = 8;
 const AT_USED: usize = 12;
 const AT_SLOTS: usize = 64;
 /// How many parties there can be at a time: processes, and objects that one process has received more than once.
-const SLOTS: u32 = 4096;
+pub(crate) const SLOTS: u32 = if cfg!(loom) { 4 } else { 4096 };
 const AT_BODY: usize = AT_SLOTS + SLOTS as usize * size_of::<Word>();
 
 /// A word for each slot: the generation of the party that has or had it, and whether it has left in order.
@@ -297,7 +297,7 @@ fn lock(life: BorrowedFd<'_>, slot: u32) -> Result<bool, Error> {
     record_lock::take(life, slot).map_err(|error: io::Error| Error::io("fcntl", error))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use crate::ipc::raw_lock;

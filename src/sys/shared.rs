@@ -30,6 +30,16 @@ pub(crate) fn is_fixed(seals: SealFlag) -> bool {
     seals.contains(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)
 }
 
+/// Whether nobody can change the bytes of a file with these seals, either.
+pub(crate) fn is_read_only(seals: SealFlag) -> bool {
+    is_fixed(seals) && seals.contains(SealFlag::F_SEAL_WRITE)
+}
+
+/// From now on nobody may write. An error while somebody has it mapped for writing.
+pub(crate) fn seal_against_writing(file: BorrowedFd<'_>) -> io::Result<()> {
+    seal(file, SealFlag::F_SEAL_WRITE)
+}
+
 /// From now on nobody may do this to the file (`F_ADD_SEALS`).
 pub(crate) fn seal(file: BorrowedFd<'_>, seals: SealFlag) -> io::Result<()> {
     fcntl(file, FcntlArg::F_ADD_SEALS(seals)).map(drop).map_err(Into::into)
@@ -70,8 +80,17 @@ impl Mapping {
     /// mmap(2), shared. The file must have a size that nobody can change.
     pub(crate) fn new(file: BorrowedFd<'_>, length: NonZeroUsize, writable: bool) -> io::Result<Mapping> {
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+        Mapping::with(file, length, protection, libc::MAP_SHARED)
+    }
+
+    fn with(
+        file: BorrowedFd<'_>,
+        length: NonZeroUsize,
+        protection: libc::c_int,
+        flags: libc::c_int,
+    ) -> io::Result<Mapping> {
         // SAFETY: at an address that the kernel chooses nothing of ours is replaced.
-        let start = unsafe { libc::mmap(null_mut(), length.get(), protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let start = unsafe { libc::mmap(null_mut(), length.get(), protection, flags, file.as_raw_fd(), 0) };
         match NonNull::new(start.cast::<u8>()) {
             Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Mapping { start, length }),
             _ => Err(io::Error::last_os_error()),
@@ -91,5 +110,31 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range is the one that was mapped, and references into it cannot outlive this value.
         let _ = check(unsafe { libc::munmap(self.start.as_ptr().cast(), self.length.get()) });
+    }
+}
+
+/// A file that nobody can change any more, in our memory.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    /// `None` if it is empty.
+    mapping: Option<Mapping>,
+}
+
+impl Sealed {
+    /// Maps a file that is [read-only](is_read_only) for everybody. An error if it is not.
+    pub(crate) fn new(file: BorrowedFd<'_>, length: usize) -> io::Result<Sealed> {
+        if !is_read_only(seals(file)?) || size(file)? != length as u64 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        // Private, because before Linux 6.7 a shared mapping of a sealed file was refused even for reading. The pages are the same.
+        let map = |length| Mapping::with(file, length, libc::PROT_READ, libc::MAP_PRIVATE);
+        Ok(Sealed { mapping: NonZeroUsize::new(length).map(map).transpose()? })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        let Some(mapping) = &self.mapping else { return &[] };
+        // SAFETY: the mapping is of this length and lives as long as the borrow; the seals, which cannot be taken off, keep everybody from
+        // changing size and bytes.
+        unsafe { std::slice::from_raw_parts(mapping.start.as_ptr(), mapping.length.get()) }
     }
 }

@@ -23,6 +23,8 @@ mod explain;
 mod filters;
 mod inject;
 mod interrupt;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc_sync;
 mod jobserver;
 mod lines;
 mod live;

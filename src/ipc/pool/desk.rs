@@ -350,8 +350,7 @@ impl Desk {
             match self.set.wait_any_deadline(until) {
                 Ok(Some(News::Exit { child, result })) => ends.push((child, result)),
                 Ok(Some(News::Readable(_))) => {
-                    // It is ours, and open.
-                    let _ = eventfd::silence(self.shared.bell.as_fd());
+                    eventfd::silence(self.shared.bell.as_fd());
                     quiet = false;
                 }
                 Ok(Some(_)) => {}

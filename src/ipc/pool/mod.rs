@@ -361,8 +361,7 @@ impl Shared {
         inbox.changed = true;
         if std::mem::take(&mut inbox.desk_sleeps) {
             drop(inbox);
-            // A descriptor of our own, that is open.
-            let _ = eventfd::ring(self.bell.as_fd());
+            eventfd::ring(self.bell.as_fd());
         }
     }
 

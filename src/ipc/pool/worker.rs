@@ -71,7 +71,7 @@ pub(super) fn work((descriptors, first, tasks_max, memory_max): Setup) -> Result
         Function::at(place).call(arguments, descriptors).map_err(|error| error.to_string())?;
     }
     if channel.say_ready() {
-        eventfd::ring(bell.as_fd()).map_err(|error| error.to_string())?;
+        eventfd::ring(bell.as_fd());
     }
     serve(channel, bell, tasks_max, memory_max).map_err(|error| error.to_string())
 }
@@ -100,7 +100,7 @@ fn serve(
         };
         Answer::write(kind, took, &body, &mut answer);
         if channel.leave_result(&answer)? {
-            eventfd::ring(bell.as_fd())?;
+            eventfd::ring(bell.as_fd());
         }
         done += 1;
     }
