@@ -45,6 +45,8 @@ pub(crate) mod pty;
 pub(crate) mod record_lock;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 pub(crate) mod shared;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub(crate) mod socket;
 pub(crate) mod step;
 pub(crate) mod strings;
 pub(crate) mod terminal;
