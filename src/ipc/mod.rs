@@ -5,9 +5,13 @@
 #![allow(dead_code)] // while it is being built
 
 mod codec;
+mod packets;
 mod passing;
+mod queue;
 mod raw_lock;
 mod region;
 mod word;
 
+pub use packets::{PacketReceiver, PacketSender, packet_queue};
 pub use passing::Descriptor;
+pub use queue::{GetError, PutError, Queue, QueueIter, QueueReceiver, QueueSender};
