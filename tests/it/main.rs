@@ -21,6 +21,8 @@ mod explain;
 mod filters;
 mod inject;
 mod interrupt;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc_queue;
 mod jobserver;
 mod lines;
 mod live;

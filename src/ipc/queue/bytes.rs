@@ -14,29 +14,29 @@ macro_rules! putting {
             /// ```
             /// # use procession::ipc::Queue;
             /// let queue = Queue::<[u8]>::new()?;
-            /// queue.put(b"any bytes")?;
+            /// queue.put_bytes(b"any bytes")?;
             /// # Ok::<(), procession::Error>(())
             /// ```
             ///
             /// # Errors
             /// When the queue is closed, when the message is too large, and when nobody is left anywhere who could make room.
-            pub fn put(&self, message: &[u8]) -> Result<(), PutError<()>> {
+            pub fn put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
                 put(&self.core, message, Deadline::NEVER)
             }
 
-            /// As `put`, and waits for so long at most.
+            /// As `put_bytes`, and waits for so long at most.
             ///
             /// # Errors
             /// Also [`PutError::Full`].
-            pub fn put_timeout(&self, message: &[u8], timeout: Duration) -> Result<(), PutError<()>> {
+            pub fn put_bytes_timeout(&self, message: &[u8], timeout: Duration) -> Result<(), PutError<()>> {
                 put(&self.core, message, Deadline::after(timeout))
             }
 
-            /// As `put`, and does not wait for room.
+            /// As `put_bytes`, and does not wait for room.
             ///
             /// # Errors
             /// Also [`PutError::Full`].
-            pub fn put_nowait(&self, message: &[u8]) -> Result<(), PutError<()>> {
+            pub fn put_bytes_nowait(&self, message: &[u8]) -> Result<(), PutError<()>> {
                 put(&self.core, message, Deadline::now())
             }
 
@@ -45,22 +45,22 @@ macro_rules! putting {
             /// ```
             /// # use procession::ipc::Queue;
             /// let queue = Queue::<[u8]>::new()?;
-            /// queue.put_all(&["one", "two"])?;
+            /// queue.put_bytes_all(&["one", "two"])?;
             /// assert_eq!(queue.qsize(), 2);
             /// # Ok::<(), procession::Error>(())
             /// ```
             ///
             /// # Errors
-            /// As `put`, with the number of the first message that was not put in it.
-            pub fn put_all<M: AsRef<[u8]>>(&self, messages: &[M]) -> Result<(), PutError<usize>> {
+            /// As `put_bytes`, with the number of the first message that was not put in it.
+            pub fn put_bytes_all<M: AsRef<[u8]>>(&self, messages: &[M]) -> Result<(), PutError<usize>> {
                 put_all(&self.core, messages, Deadline::NEVER)
             }
 
-            /// As `put_all`, for so long at most.
+            /// As `put_bytes_all`, for so long at most.
             ///
             /// # Errors
             /// Also [`PutError::Full`].
-            pub fn put_all_timeout<M: AsRef<[u8]>>(
+            pub fn put_bytes_all_timeout<M: AsRef<[u8]>>(
                 &self,
                 messages: &[M],
                 timeout: Duration,
@@ -83,32 +83,32 @@ macro_rules! getting {
             /// ```
             /// # use procession::ipc::Queue;
             /// let queue = Queue::<[u8]>::new()?;
-            /// queue.put(b"any bytes")?;
+            /// queue.put_bytes(b"any bytes")?;
             /// let mut message = Vec::new();
-            /// queue.get(&mut message)?;
+            /// queue.get_bytes(&mut message)?;
             /// assert_eq!(message, b"any bytes");
             /// # Ok::<(), procession::Error>(())
             /// ```
             ///
             /// # Errors
             /// When the queue is closed and empty, and when it is empty and nobody is left anywhere who could put something in.
-            pub fn get(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
+            pub fn get_bytes(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
                 get(&self.core, message, Deadline::NEVER)
             }
 
-            /// As `get`, and waits for so long at most.
+            /// As `get_bytes`, and waits for so long at most.
             ///
             /// # Errors
             /// Also [`GetError::Empty`].
-            pub fn get_timeout(&self, message: &mut Vec<u8>, timeout: Duration) -> Result<(), GetError> {
+            pub fn get_bytes_timeout(&self, message: &mut Vec<u8>, timeout: Duration) -> Result<(), GetError> {
                 get(&self.core, message, Deadline::after(timeout))
             }
 
-            /// As `get`, and does not wait for a message.
+            /// As `get_bytes`, and does not wait for a message.
             ///
             /// # Errors
             /// Also [`GetError::Empty`].
-            pub fn get_nowait(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
+            pub fn get_bytes_nowait(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
                 get(&self.core, message, Deadline::now())
             }
 
@@ -117,24 +117,24 @@ macro_rules! getting {
             /// ```
             /// # use procession::ipc::Queue;
             /// let queue = Queue::<[u8]>::new()?;
-            /// queue.put_all(&["one", "two"])?;
+            /// queue.put_bytes_all(&["one", "two"])?;
             /// let mut length = 0;
-            /// assert_eq!(queue.get_many(100, |message| length += message.len())?, 2);
+            /// assert_eq!(queue.get_bytes_many(100, |message| length += message.len())?, 2);
             /// assert_eq!(length, 6);
             /// # Ok::<(), procession::Error>(())
             /// ```
             ///
             /// # Errors
-            /// As `get`.
-            pub fn get_many(&self, count_max: usize, show: impl FnMut(&[u8])) -> Result<usize, GetError> {
+            /// As `get_bytes`.
+            pub fn get_bytes_many(&self, count_max: usize, show: impl FnMut(&[u8])) -> Result<usize, GetError> {
                 get_many(&self.core, count_max, show, Deadline::NEVER)
             }
 
-            /// As `get_many`, and waits for the first one for so long at most.
+            /// As `get_bytes_many`, and waits for the first one for so long at most.
             ///
             /// # Errors
             /// Also [`GetError::Empty`].
-            pub fn get_many_timeout(
+            pub fn get_bytes_many_timeout(
                 &self,
                 count_max: usize,
                 timeout: Duration,

@@ -34,7 +34,7 @@ const BYTES: usize = (1 << 20) - ring::UNIT;
 /// the process. A process that is killed at any instruction damages nothing, holds up nobody for longer than a tenth of a second, and takes
 /// nothing with it but the message that it has taken out. While messages flow no system call is made.
 ///
-/// Values reach the other side as data, through serde; a queue of bytes without any of that is a `Queue<[u8]>`. The order is that in which
+/// Values reach the other side as data, through serde; a queue of bytes without any of that is a `Queue<[u8]>`, with `put_bytes` and `get_bytes`. The order is that in which
 /// `put` was done, for each who puts and among them. A queue holds a mebibyte of messages and as many of them as fit, or say
 /// [`bounded`](Queue::bounded) or [`with_capacity`](Queue::with_capacity).
 ///
@@ -143,7 +143,7 @@ impl<T: ?Sized> Queue<T> {
     /// use procession::ipc::Queue;
     ///
     /// let pictures = Queue::<[u8]>::with_capacity(4, 64 << 20)?;
-    /// pictures.put(&vec![0; 64 << 20])?;
+    /// pictures.put_bytes(&vec![0; 64 << 20])?;
     /// # Ok::<(), procession::Error>(())
     /// ```
     ///
