@@ -212,7 +212,8 @@ mod tests {
             for _ in 0..400 {
                 let here = content(head, tail, UNITS).unwrap();
                 assert_eq!(here.messages as usize, line.len());
-                let length = dice.below(if dice.below(4) == 0 { 130 } else { 20 }) as usize;
+                let limit = if dice.below(4) == 0 { 130 } else { 20 };
+                let length = dice.below(limit) as usize;
                 let fits = units_for(length).is_some_and(|units| here.units + units <= UNITS);
                 if dice.below(2) == 0 && fits {
                     let bytes: Vec<u8> = (0..length).map(|_| dice.below(256) as u8).collect();
