@@ -134,12 +134,7 @@ pub(crate) fn send(
 
 /// recv(2): at most `count_max` bytes into the spare capacity of `buffer`, and how many came (0 at the end). Descriptors that come with them are
 /// closed by the kernel. With no spare capacity it is an error.
-pub(crate) fn receive(
-    fd: BorrowedFd<'_>,
-    buffer: &mut Vec<u8>,
-    count_max: usize,
-    waits: bool,
-) -> io::Result<usize> {
+pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, count_max: usize, waits: bool) -> io::Result<usize> {
     let (start, count) = spare(buffer, count_max)?;
     // SAFETY: `start` is valid for writes of `count` bytes, all within the spare capacity of `buffer`.
     let received = retry(|| check(unsafe { libc::recv(fd.as_raw_fd(), start, count, flags(waits)) }))? as usize;

@@ -279,11 +279,13 @@ fn a_close_wakes_other_processes_from_their_sleep() {
         let full = Queue::<Message>::bounded(1).unwrap();
         full.put((0, 0, vec![7])).unwrap();
         let mut getters: Vec<_> = (0..3).map(|_| character("queue-get", &empty, &[]).spawn().unwrap()).collect();
-        let mut putters: Vec<_> =
-            (0..3).map(|tag| character("queue-put", &full, &[tag, 1]).stderr(Stdio::piped()).spawn().unwrap()).collect();
+        let mut putters: Vec<_> = (0..3)
+            .map(|tag| character("queue-put", &full, &[tag, 1]).stderr(Stdio::piped()).spawn().unwrap())
+            .collect();
         for child in getters.iter().chain(&putters) {
             crate::support::wait_for("sleep on a word", || {
-                std::fs::read_to_string(format!("/proc/{}/wchan", child.id())).is_ok_and(|place| place.contains("futex"))
+                std::fs::read_to_string(format!("/proc/{}/wchan", child.id()))
+                    .is_ok_and(|place| place.contains("futex"))
                     || crate::support::state_of(child.id()) == Some('S')
             });
         }
@@ -404,10 +406,7 @@ fn other_descriptors_and_other_queues_are_refused() {
             error.to_string()
         };
         let copy = |file: &dyn AsFd| file.as_fd().try_clone_to_owned().unwrap();
-        assert_eq!(
-            refused(std::io::pipe().unwrap().0.into()),
-            "this is no queue: the descriptor is no shared memory"
-        );
+        assert_eq!(refused(std::io::pipe().unwrap().0.into()), "this is no queue: the descriptor is no shared memory");
         let socket = std::os::unix::net::UnixStream::pair().unwrap().0;
         assert_eq!(refused(socket.into()), "this is no queue: the descriptor is no shared memory");
         let other = Queue::<Message>::new().unwrap();

@@ -164,12 +164,7 @@ fn get(core: &Core, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Get
     with_batch(|batch| core.get(1, message, &mut batch.ends, deadline))
 }
 
-fn get_many(
-    core: &Core,
-    count_max: usize,
-    mut show: impl FnMut(&[u8]),
-    deadline: Deadline,
-) -> Result<usize, GetError> {
+fn get_many(core: &Core, count_max: usize, mut show: impl FnMut(&[u8]), deadline: Deadline) -> Result<usize, GetError> {
     with_batch(|batch| {
         core.get(count_max, &mut batch.bytes, &mut batch.ends, deadline)?;
         batch.messages().for_each(&mut show);

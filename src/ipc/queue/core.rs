@@ -319,7 +319,8 @@ impl Core {
                 here = self.look_at_head(tail);
             }
             let now = here.map_err(|corrupt| Refusal::Broken(corrupted(corrupt)))?;
-            let Some(next) = Some(next).filter(|_| self.fits(now, units)).and_then(|next| ring.write(tail, next)) else {
+            let Some(next) = Some(next).filter(|_| self.fits(now, units)).and_then(|next| ring.write(tail, next))
+            else {
                 break;
             };
             here = Ok(Content { messages: now.messages + 1, units: now.units + units });
@@ -516,7 +517,8 @@ impl Core {
             }
             let is_late = deadline.has_passed();
             if (is_late || bell::sleep(bell, drowsy, deadline)) && self.is_gone(RECEIVERS) && self.unfinished() > 0 {
-                let text = format!("{unfinished} tasks of the queue are not done, and nobody is left who could do them");
+                let text =
+                    format!("{unfinished} tasks of the queue are not done, and nobody is left who could do them");
                 return Err(Error::new(ErrorKind::Ended).detail(text));
             }
             if is_late {

@@ -265,7 +265,8 @@ mod tests {
             let memory = RefCell::new((0..UNITS as usize * UNIT).map(|_| dice.below(256) as u8).collect::<Vec<_>>());
             let ring = Ring::new(&memory, UNITS);
             let head = End(dice.below(u64::MAX));
-            let tail = End(if dice.below(2) == 0 { dice.below(u64::MAX) } else { head.further(dice.below(20) as u32, 1).0 });
+            let tail =
+                End(if dice.below(2) == 0 { dice.below(u64::MAX) } else { head.further(dice.below(20) as u32, 1).0 });
             if dice.below(2) == 0 {
                 let header = u64::from(head.count()) << 32 | dice.below(200);
                 (&memory).copy_in(ring.place(head.units()), &header.to_ne_bytes());
