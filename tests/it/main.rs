@@ -22,6 +22,8 @@ mod filters;
 mod inject;
 mod interrupt;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc_packets;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
 mod ipc_queue;
 mod jobserver;
 mod lines;
