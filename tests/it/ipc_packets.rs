@@ -55,7 +55,7 @@ fn python_reads_and_writes_by_number() {
             return;
         };
         let put = |text: &str| jobs.put(text.as_bytes()).unwrap();
-        ["one", "two\nlines", &"x".repeat(65_536)].map(put);
+        ["one", "two\nlines", &"x".repeat(65_536)].into_iter().for_each(put);
         drop(jobs);
         assert_eq!(all(&results), ["ONE", "TWO\nLINES", &"X".repeat(65_536)]);
         assert!(python.wait().unwrap().success());

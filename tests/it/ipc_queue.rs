@@ -289,7 +289,7 @@ fn a_close_wakes_other_processes_from_their_sleep() {
                     || crate::support::state_of(child.id()) == Some('S')
             });
         }
-        [&empty, &full].map(Queue::close);
+        [&empty, &full].into_iter().for_each(Queue::close);
         getters.iter_mut().for_each(|child| ends_with(child, 0));
         for child in &mut putters {
             ends_with(child, 1);
@@ -447,7 +447,7 @@ fn whoever_is_killed_whenever_nothing_is_lost_and_nobody_hangs() {
 /// many came from a killed one that could not say so any more.
 fn one_round_of_killing(dice: &mut Dice, round: u64) -> [usize; 4] {
     const EACH: u32 = 400;
-    let queue = Queue::<Message>::with_capacity(if round % 2 == 0 { 4 } else { 1000 }, 4000).unwrap();
+    let queue = Queue::<Message>::with_capacity(if round.is_multiple_of(2) { 4 } else { 1000 }, 4000).unwrap();
     let mut producers = [0, 1].map(|tag| character("queue-put", &queue, &[tag, EACH, 1 + 40 * tag]).spawn().unwrap());
     let mut consumers = [0, 1].map(|_| character("queue-get", &queue, &[]).spawn().unwrap());
     let mut moments = [dice.below(6_000), dice.below(6_000)];
