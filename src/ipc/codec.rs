@@ -17,15 +17,24 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<(Vec<u8>, Vec<O
     Ok((bytes, descriptors))
 }
 
-/// Appends a value to bytes, where descriptors cannot follow.
+/// Appends a value to bytes, where descriptors cannot follow. In case of an error nothing is appended.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<(), Error> {
-    let taken = std::mem::take(bytes);
-    let written = passing::explaining(|| postcard::to_extend(value, taken));
-    *bytes = written.map_err(|(error, why)| {
+    let before = bytes.len();
+    let written = passing::explaining(|| postcard::to_extend(value, Behind(bytes)).map(drop));
+    written.map_err(|(error, why)| {
+        bytes.truncate(before);
         let what = why.unwrap_or_else(|| error.to_string());
         Error::invalid(format!("a value of the type {} cannot be sent: {what}", short_name::<T>()))
-    })?;
-    Ok(())
+    })
+}
+
+/// Bytes of somebody else's to which more are appended.
+struct Behind<'a>(&'a mut Vec<u8>);
+
+impl Extend<u8> for Behind<'_> {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.0.extend(bytes);
+    }
 }
 
 /// The value that all these bytes are.
@@ -95,8 +104,9 @@ mod tests {
         );
         assert_eq!(text(decode::<u8>(&bytes, Vec::new()).unwrap_err()), "6 bytes are no u8: 5 bytes are left over");
         assert!(decode::<Vec<u64>>(&[0xff, 0xff, 0xff, 0xff, 0x0f], Vec::new()).is_err());
-        let error =
-            text(encode_into(&passing::Descriptor::from(std::io::pipe().unwrap().0), &mut Vec::new()).unwrap_err());
-        assert!(error.contains("Descriptor cannot be sent: a descriptor can only be"), "{error}");
+        let (descriptor, mut bytes) = (passing::Descriptor::from(std::io::pipe().unwrap().0), b"before".to_vec());
+        let error = text(encode_into(&("begun", descriptor), &mut bytes).unwrap_err());
+        assert!(error.contains("Descriptor) cannot be sent: a descriptor can only be"), "{error}");
+        assert_eq!(bytes, b"before");
     }
 }

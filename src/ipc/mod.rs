@@ -23,10 +23,12 @@ mod lock;
 #[cfg(all(test, loom))]
 mod models;
 mod object;
+mod packets;
 mod passing;
 mod plain;
 mod pool;
 mod process;
+mod queue;
 mod raw_lock;
 mod region;
 mod rlock;
@@ -46,10 +48,12 @@ pub use connection::{Connection, Messages, Peer, RawConnection, Receiver, Sender
 pub use event::Event;
 pub use listener::Listener;
 pub use lock::{Lock, LockGuard, OwnerDied, TryLockError};
+pub use packets::{PacketReceiver, PacketSender, packet_queue};
 pub use passing::Descriptor;
 pub use plain::{Integer, Plain};
 pub use pool::{PendingResult, ProcessPool, ProcessPoolBuilder, ProcessResults};
 pub use process::{Process, ProcessBuilder};
+pub use queue::{GetError, PutError, Queue, QueueIter, QueueReceiver, QueueSender};
 pub use rlock::{RLock, RLockGuard};
 pub use semaphore::{Permit, Semaphore};
 pub use shared_memory::SharedMemory;

@@ -50,6 +50,11 @@ impl Word {
         self.0.fetch_and(!bits, Ordering::SeqCst)
     }
 
+    /// The atomic itself, for what needs one order of all accesses.
+    pub(crate) fn atomic(&self) -> &AtomicU32 {
+        &self.0
+    }
+
     /// Sleeps while the word has this value, until the deadline at most. May come back for no reason: look again.
     pub(crate) fn sleep(&self, value: u32, deadline: Deadline) {
         futex::wait(&self.0, value, deadline.remaining());

@@ -22,7 +22,6 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// socketpair(2): two ends of a way for packets that arrive whole, each by one call.
-#[cfg(test)]
 pub(crate) fn packet_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     pair_of(SockType::SeqPacket)
 }

@@ -24,6 +24,10 @@ mod filters;
 mod inject;
 mod interrupt;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc_packets;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc_queue;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
 mod ipc_sync;
 mod jobserver;
 mod lines;

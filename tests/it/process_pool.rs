@@ -221,7 +221,15 @@ fn a_pool_without_a_beginning_is_broken() {
         for (how, words) in [(2, "panicked at tests/it/process_pool.rs"), (1, "exit status: 7"), (0, "signal: SIGABRT")]
         {
             let builder = ProcessPool::builder().workers(2).configure(|command| command.stderr(Stdio::null()));
-            let pool = builder.initializer(|how: u32| drop(fail(how)), how).build().unwrap();
+            let pool = builder
+                .initializer(
+                    |how: u32| {
+                        fail(how);
+                    },
+                    how,
+                )
+                .build()
+                .unwrap();
             let error = pool.map(square, 0..10).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Engine);
             assert!(
@@ -305,7 +313,9 @@ fn an_endless_input_is_taken_as_results_are() {
     alone!({
         let pool = ProcessPool::builder().workers(2).look_ahead(10).build().unwrap();
         static TAKEN: AtomicU32 = AtomicU32::new(0);
-        let items = (0_u64..).inspect(|_| drop(TAKEN.fetch_add(1, Ordering::Relaxed)));
+        let items = (0_u64..).inspect(|_| {
+            TAKEN.fetch_add(1, Ordering::Relaxed);
+        });
         for (number, result) in pool.imap(square, items).take(1_000).enumerate() {
             assert_eq!(result.unwrap(), square(number as u64));
             assert!(TAKEN.load(Ordering::Relaxed) <= number as u32 + 11);
