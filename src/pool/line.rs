@@ -1093,10 +1093,9 @@ mod tests {
         }
     }
 
-    /// For a look at the numbers: `cargo test --release pool::line -- --ignored --nocapture`.
+    /// For a look at the numbers: `cargo test --release pool::line -- --nocapture`.
     #[test]
-    #[ignore = "measures time"]
-    fn a_task_costs_less_than_a_microsecond() {
+    fn a_task_costs_little_however_many_there_are() {
         let wishes = |count: u64, linked: bool| -> Vec<Wish> {
             let wish = |id: u64| wish(id).priority(id as i32 % 10).seconds(id % 7);
             let group = |wish: Wish, id: u64| wish.group(["a", "b", "c"][id as usize % 3]);
@@ -1111,9 +1110,9 @@ mod tests {
                 (false, true, false),
                 (true, true, true),
             ] {
-                let count = 100_000;
+                let count: u32 = 10_000;
                 let mut line = Line::new(policy, is_fair);
-                let wishes = wishes(count, linked);
+                let wishes = wishes(count.into(), linked);
                 let start = std::time::Instant::now();
                 if singly {
                     wishes.into_iter().for_each(|wish| assert!(line.add(vec![wish]).is_ok()));
@@ -1125,11 +1124,11 @@ mod tests {
                 let all = start.elapsed();
                 println!(
                     "{policy:?} fair {is_fair} linked {linked} singly {singly}: added in {added:?}, all in {all:?}: {:?} a task",
-                    all / 100_000
+                    all / count
                 );
-                assert_eq!(run, count);
-                let bound = if linked { 50 } else { 10 };
-                assert!(all < Duration::from_micros(bound) * 100_000, "tenfold of what it should be");
+                assert_eq!(run, u64::from(count));
+                // Tenfold of what it takes without optimisation. One pass over all tasks for each would be far more.
+                assert!(all < Duration::from_micros(200) * count, "{all:?} for {count} tasks");
             }
         }
     }

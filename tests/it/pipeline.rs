@@ -1,6 +1,6 @@
 //! Commands joined by pipes.
 
-use crate::support::{alone, children, fixture, script};
+use crate::support::{alone, children, fixture, is_running, script, wait_for};
 use crate::talk::pattern;
 use procession::{Cause, Command, Completeness, ErrorKind, Overflow, Pipeline, Signal, Stdio, Stop};
 use std::io::{Read, Write};
@@ -323,7 +323,15 @@ fn a_stage_that_had_ended_by_itself_was_not_stopped() {
     alone!({
         let last = Command::shell("cat; exec 2>&-; echo now; exec sleep 60");
         let breaking = (Command::new("true") | last).stop(Stop::kill());
-        let output = breaking.try_for_each_line(|_| std::ops::ControlFlow::Break(())).unwrap();
+        // A process closes its streams a moment before it has ended.
+        let pid = |child: &String| child.split(' ').next().and_then(|pid| pid.parse().ok()).unwrap();
+        let ended = || children().len() == 1 || !children().iter().map(pid).all(is_running);
+        let output = breaking
+            .try_for_each_line(|_| {
+                wait_for("the end of the first stage", ended);
+                std::ops::ControlFlow::Break(())
+            })
+            .unwrap();
         let causes: Vec<_> = output.stages().iter().map(|stage| stage.cause()).collect();
         assert_eq!((output.cause(), causes), (Cause::Stopped, vec![Cause::Ended, Cause::Stopped]));
         assert_eq!(children(), Vec::<String>::new());
