@@ -233,9 +233,12 @@ impl Desk {
                 return;
             }
             if let Err(error) = self.hire_one() {
-                // With others at work it may go better later; alone it will not.
+                // With others at work it may go better later. Alone there is nothing to wait for: what there is now is answered, and the next
+                // task is a new try.
                 if self.workers.is_empty() {
-                    self.give_up(error.to_string());
+                    for order in std::mem::take(&mut self.waiting) {
+                        tell(order.tell, Err(broken(&error.to_string())));
+                    }
                 }
                 return;
             }
