@@ -13,8 +13,6 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-/// So long are the packets that we send: the kernel's buffer takes several, so that both sides can work at the same time.
-const PIECE: usize = PACKET_MAX / 2;
 /// A packet that the kernel does not take is halved until it would be smaller than this.
 const PIECE_MIN: usize = 4096;
 
@@ -40,7 +38,7 @@ impl Outgoing {
 
     /// For a socket of this form.
     pub(crate) fn of_form(self, form: Form) -> Outgoing {
-        Outgoing { piece_max: if form == Form::Packets { PIECE } else { usize::MAX }, ..self }
+        Outgoing { piece_max: if form == Form::Packets { PACKET_MAX } else { usize::MAX }, ..self }
     }
 
     /// The largest message that is sent from now on.
