@@ -4,7 +4,7 @@
 //! A call without a deadline waits in the kernel. One with a deadline tries first, and waits for readiness where that was in vain. The flags of the
 //! socket are never changed: others may have copies of it.
 
-use super::wire::{Decoder, HEADER, Head, Kind, News, PACKET_MAX};
+use super::wire::{Decoder, HEADER, Head, Kind, News, PACKET_MAX, Space};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::sys::socket::{self, DESCRIPTORS_MAX, Form};
@@ -261,6 +261,7 @@ impl Incoming {
             self.decoder.body().clear();
             self.decoder.body().shrink_to(KEPT);
         }
+        let mut was_reset = false;
         while !self.ended {
             match self.read_some(socket, deadline == Deadline::NEVER) {
                 Ok(0) => return Err(self.end()),
@@ -268,6 +269,11 @@ impl Incoming {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let late = wait(&mut [poll::readable(socket)], deadline, "timed out: nothing has come");
                     late.map_err(|error| self.with_progress(error))?;
+                    continue;
+                }
+                // The other side has not read everything. It is told once, also before what it has sent.
+                Err(error) if is_gone(&error) && !was_reset => {
+                    was_reset = true;
                     continue;
                 }
                 Err(error) if is_gone(&error) => return Err(self.end()),
@@ -298,10 +304,12 @@ impl Incoming {
         }
         let space = match self.form {
             Form::Packets => self.decoder.packet_space(),
-            Form::Stream | Form::Other => self.decoder.space().map(|(buffer, wanted)| (buffer, wanted, None)),
+            Form::Stream | Form::Other => {
+                self.decoder.space().map(|(first, count_max)| Space { first, count_max, rest: None })
+            }
         };
-        let (buffer, wanted, rest) = space.map_err(|_| io::ErrorKind::OutOfMemory)?;
-        let received = socket::receive_with_descriptors(socket, buffer, wanted, rest, &mut self.descriptors, waits)?;
+        let Space { first, count_max, rest } = space.map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let received = socket::receive_with_descriptors(socket, first, count_max, rest, &mut self.descriptors, waits)?;
         self.lost |= received.lost;
         // Whoever sends some with each byte of a header does not fill our table with them: the count will be found wrong.
         self.descriptors.truncate(DESCRIPTORS_MAX + 1);

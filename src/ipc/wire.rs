@@ -149,6 +149,14 @@ pub(crate) struct Decoder {
     state: State,
 }
 
+/// Where a packet goes: so many bytes at most to the first, what is left to the rest.
+#[derive(Debug)]
+pub(crate) struct Space<'a> {
+    pub(crate) first: &'a mut Vec<u8>,
+    pub(crate) count_max: usize,
+    pub(crate) rest: Option<&'a mut Vec<u8>>,
+}
+
 #[derive(Clone, Copy, Debug)]
 enum State {
     Header,
@@ -171,14 +179,14 @@ impl Decoder {
         Decoder { packet_max: Some(PACKET_MAX), ..self }
     }
 
-    /// Where the next packet is to be appended: first so many bytes at most to the one, then the rest to the other, if there is one.
-    pub(crate) fn packet_space(&mut self) -> Result<(&mut Vec<u8>, usize, Option<&mut Vec<u8>>), TryReserveError> {
+    /// Where the next packet is to be appended.
+    pub(crate) fn packet_space(&mut self) -> Result<Space<'_>, TryReserveError> {
         if !self.is_in_header() {
-            return self.space().map(|(body, wanted)| (body, wanted, None));
+            return self.space().map(|(first, count_max)| Space { first, count_max, rest: None });
         }
-        let missing = self.space()?.1;
+        let (_, count_max) = self.space()?;
         make_room(&mut self.body, PACKET_MAX, PACKET_MAX)?;
-        Ok((&mut self.header, missing, Some(&mut self.body)))
+        Ok(Space { first: &mut self.header, count_max, rest: Some(&mut self.body) })
     }
 
     /// The bytes cannot be ours: a packet was cut off.
@@ -419,7 +427,7 @@ mod tests {
     #[test]
     fn a_message_is_a_row_of_packets() {
         let put = |decoder: &mut Decoder, mut packet: &[u8]| {
-            let (first, wanted, rest) = decoder.packet_space().unwrap();
+            let Space { first, count_max: wanted, rest } = decoder.packet_space().unwrap();
             let (now, after) = packet.split_at(wanted.min(packet.len()));
             first.extend_from_slice(now);
             packet = after;

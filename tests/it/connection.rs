@@ -75,6 +75,25 @@ fn a_process_that_dies_is_one_that_closes() {
 }
 
 #[test]
+fn what_was_sent_before_the_end_comes_also_if_ours_was_never_read() {
+    alone!({
+        let (stream, other) = UnixStream::pair().unwrap();
+        let streams = [stream, other].map(|end| RawConnection::from_fd(end.into()).unwrap());
+        let packets = RawConnection::pair().unwrap();
+        for [mut ours, mut theirs] in [streams, packets.into()] {
+            theirs.send_bytes(b"one").unwrap();
+            theirs.send_bytes(&[2; 100_000]).unwrap();
+            // Nobody will read this, so that the end is told as a reset.
+            ours.send_bytes(b"unread").unwrap();
+            drop(theirs);
+            assert_eq!(ours.recv_bytes_timeout(LONG).unwrap(), b"one");
+            assert_eq!(ours.recv_bytes().unwrap(), [2; 100_000]);
+            assert_eq!(ours.recv_bytes().unwrap_err().kind(), ErrorKind::Ended);
+        }
+    });
+}
+
+#[test]
 fn a_death_in_the_middle_of_a_message_is_told_once_and_harms_nobody_else() {
     alone!({
         let (mut torn, theirs) = RawConnection::pair().unwrap();
