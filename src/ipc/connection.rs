@@ -8,7 +8,7 @@ use super::wire::{Kind, MESSAGE_MAX};
 use super::{codec, passing};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::sys::socket;
+use crate::sys::socket::{self, Form};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -76,7 +76,7 @@ impl<S, R> Connection<S, R> {
     /// ```
     #[allow(clippy::type_complexity)] // two ends are what it is
     pub fn pair() -> Result<(Connection<S, R>, Connection<R, S>), Error> {
-        let (one, two) = frames::pair()?;
+        let (one, two) = frames::packet_pair()?;
         Ok((Connection::new(Way::local(one)), Connection::new(Way::local(two))))
     }
 
@@ -84,7 +84,8 @@ impl<S, R> Connection<S, R> {
         RawConnection::new(way).typed()
     }
 
-    /// An end that was inherited as a descriptor: a connected socket for a stream of bytes, on which nothing has been sent yet.
+    /// An end that was inherited as a descriptor: a connected socket for a stream of bytes, or for packets in order
+    /// (`SOCK_SEQPACKET`), on which nothing has been sent yet.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is something else.
@@ -658,16 +659,16 @@ impl RawConnection {
     /// # Errors
     /// Of the kernel, when there can be no more descriptors.
     pub fn pair() -> Result<(RawConnection, RawConnection), Error> {
-        let (one, two) = frames::pair()?;
+        let (one, two) = frames::packet_pair()?;
         Ok((RawConnection::new(Way::local(one)), RawConnection::new(Way::local(two))))
     }
 
     fn new(way: Way) -> RawConnection {
-        RawConnection::with(way, Outgoing::new(MESSAGE_MAX), Incoming::new(MESSAGE_MAX))
+        RawConnection::with(way, MESSAGE_MAX, MESSAGE_MAX)
     }
 
-    fn with(way: Way, out: Outgoing, into: Incoming) -> RawConnection {
-        RawConnection { way: Arc::new(way), out, into }
+    fn with(way: Way, send_max: u64, receive_max: u64) -> RawConnection {
+        RawConnection { out: way.outgoing(send_max), into: way.incoming(receive_max), way: Arc::new(way) }
     }
 
     /// As [`Connection::from_fd`].
@@ -748,7 +749,7 @@ impl RawConnection {
     /// As there.
     pub fn recv_bytes(&mut self) -> Result<Vec<u8>, Error> {
         self.receive(Deadline::NEVER)?;
-        Ok(std::mem::take(self.into.body()))
+        Ok(self.into.take_body())
     }
 
     /// As [`Connection::recv_timeout`], of bytes.
@@ -757,7 +758,7 @@ impl RawConnection {
     /// As there.
     pub fn recv_bytes_timeout(&mut self, timeout: Duration) -> Result<Vec<u8>, Error> {
         self.receive(Deadline::after(timeout))?;
-        Ok(std::mem::take(self.into.body()))
+        Ok(self.into.take_body())
     }
 
     /// As [`Connection::try_recv`], of bytes.
@@ -767,7 +768,7 @@ impl RawConnection {
     pub fn try_recv_bytes(&mut self) -> Result<Option<Vec<u8>>, Error> {
         match self.receive(Deadline::now()) {
             Err(error) if error.is_timeout() => Ok(None),
-            result => result.map(|()| Some(std::mem::take(self.into.body()))),
+            result => result.map(|()| Some(self.into.take_body())),
         }
     }
 
@@ -860,18 +861,29 @@ impl Peer {
 #[derive(Debug)]
 struct Way {
     socket: OwnedFd,
+    form: Form,
     is_local: bool,
 }
 
 impl Way {
     fn local(socket: OwnedFd) -> Way {
-        Way { socket, is_local: true }
+        Way { socket, form: Form::Packets, is_local: true }
     }
 
     fn new(descriptor: OwnedFd) -> Result<Way, Error> {
-        let socket = frames::checked(descriptor)?;
+        let (socket, form) = frames::checked(descriptor)?;
         let is_local = socket::is_local(socket.as_fd()).map_err(|error| Error::io("getsockopt", error))?;
-        Ok(Way { socket, is_local })
+        Ok(Way { socket, form, is_local })
+    }
+
+    /// The way out of it, for messages of this length at most.
+    fn outgoing(&self, length_max: u64) -> Outgoing {
+        Outgoing::new(length_max).of_form(self.form)
+    }
+
+    /// The way into it.
+    fn incoming(&self, length_max: u64) -> Incoming {
+        Incoming::new(length_max).of_form(self.form)
     }
 
     fn peer(&self) -> Result<Peer, Error> {
@@ -951,7 +963,8 @@ impl<S> Serialize for Sender<S> {
 impl<'de, S> Deserialize<'de> for Sender<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Sender<S>, D::Error> {
         let (way, passed) = Passed::deserialize(deserializer)?;
-        Ok(Sender::new(Arc::new(way), Outgoing::new(passed.send_max), passed.has_said_hello))
+        let out = way.outgoing(passed.send_max);
+        Ok(Sender::new(Arc::new(way), out, passed.has_said_hello))
     }
 }
 
@@ -964,7 +977,8 @@ impl<R> Serialize for Receiver<R> {
 impl<'de, R> Deserialize<'de> for Receiver<R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Receiver<R>, D::Error> {
         let (way, passed) = Passed::deserialize(deserializer)?;
-        Ok(Receiver::new(Arc::new(way), Incoming::new(passed.receive_max), passed.hello()))
+        let into = way.incoming(passed.receive_max);
+        Ok(Receiver::new(Arc::new(way), into, passed.hello()))
     }
 }
 
@@ -980,9 +994,9 @@ impl<S, R> Serialize for Connection<S, R> {
 impl<'de, S, R> Deserialize<'de> for Connection<S, R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Connection<S, R>, D::Error> {
         let (way, passed) = Passed::deserialize(deserializer)?;
-        let way = Arc::new(way);
-        let sender = Sender::new(Arc::clone(&way), Outgoing::new(passed.send_max), passed.has_said_hello);
-        Ok(Connection { sender, receiver: Receiver::new(way, Incoming::new(passed.receive_max), passed.hello()) })
+        let (out, into, way) = (way.outgoing(passed.send_max), way.incoming(passed.receive_max), Arc::new(way));
+        let sender = Sender::new(Arc::clone(&way), out, passed.has_said_hello);
+        Ok(Connection { sender, receiver: Receiver::new(way, into, passed.hello()) })
     }
 }
 
@@ -998,7 +1012,7 @@ impl Serialize for RawConnection {
 impl<'de> Deserialize<'de> for RawConnection {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawConnection, D::Error> {
         let (way, passed) = Passed::deserialize(deserializer)?;
-        Ok(RawConnection::with(way, Outgoing::new(passed.send_max), Incoming::new(passed.receive_max)))
+        Ok(RawConnection::with(way, passed.send_max, passed.receive_max))
     }
 }
 

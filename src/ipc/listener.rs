@@ -236,6 +236,7 @@ fn denied(text: String) -> Error {
 
 /// Tells somebody why it is not let in. If that does not work, it will see that the connection is closed.
 fn refuse(guest: BorrowedFd<'_>, why: &str) {
+    // So short that it is one piece in any form.
     let _ =
         Outgoing::new(HANDSHAKE_MESSAGE_MAX).send(guest, Kind::Refusal, why.as_bytes(), Vec::new(), Deadline::now());
 }
@@ -605,6 +606,7 @@ fn connect_to(path: &Path, users: &[u32]) -> Result<RawConnection, Error> {
             Error::io("connect", error).kind_of(ErrorKind::NotFound).path(path).detail("nobody listens there")
         }
         Some(libc::ENAMETOOLONG) => Error::invalid("the path is too long for a socket").path(path),
+        Some(libc::EPROTOTYPE) => Error::invalid("something else than a listener of this library is there").path(path),
         _ => Error::io("connect", error).path(path),
     })?;
     let owner = Peer::of(socket.as_fd())?.uid();

@@ -12,6 +12,9 @@
 //! | 8 | the length of what follows |
 //! | length | the message |
 //!
+//! Where the kernel keeps the borders of what was sent (`SOCK_SEQPACKET`), a message is a row of packets: the first begins with the header, none has
+//! more than 192 KiB, and none has bytes of two messages. So a small message is one call for both sides, and is there whole or not at all.
+//!
 //! A program of another version can still read the first three bytes, and say what it has found: they never change.
 
 use crate::sys::socket::DESCRIPTORS_MAX;
@@ -27,8 +30,10 @@ const MAGIC: [u8; 2] = [0xc5, b'p'];
 /// The largest message that is taken, unless the owner of the connection says otherwise: 1 GiB.
 pub(crate) const MESSAGE_MAX: u64 = 1 << 30;
 
+/// No packet is longer. One fits into the buffer that the kernel gives a socket, and fills it: with smaller ones large messages would be slower.
+pub(crate) const PACKET_MAX: usize = 128 * 1024;
 /// Memory for a message grows with what has come, in steps of at least this size: a length alone costs nothing.
-const STEP: usize = 64 * 1024;
+const STEP: usize = PACKET_MAX;
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub(crate) enum Fault {
     Version(u8),
     Kind(u8),
     Descriptors(u32),
+    /// A packet does not end where the message or the longest packet does.
+    Packet,
 }
 
 impl fmt::Display for Fault {
@@ -80,6 +87,7 @@ impl fmt::Display for Fault {
             Fault::Version(version) => {
                 write!(out, "the other side speaks version {version} of the format, this one {VERSION}")
             }
+            Fault::Packet => write!(out, "a packet that is longer than the message in it, or than {PACKET_MAX} bytes"),
             Fault::Kind(kind) => write!(out, "a message of the unknown kind {kind}"),
             Fault::Descriptors(count) => {
                 write!(out, "a message with {count} descriptors, where {DESCRIPTORS_MAX} are the most")
@@ -134,9 +142,19 @@ pub(crate) enum News {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     length_max: u64,
+    /// What can come at once, if it comes in packets: there must be room for it.
+    packet_max: Option<usize>,
     header: Vec<u8>,
     body: Vec<u8>,
     state: State,
+}
+
+/// Where a packet goes: so many bytes at most to the first, what is left to the rest.
+#[derive(Debug)]
+pub(crate) struct Space<'a> {
+    pub(crate) first: &'a mut Vec<u8>,
+    pub(crate) count_max: usize,
+    pub(crate) rest: Option<&'a mut Vec<u8>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,7 +170,28 @@ enum State {
 
 impl Decoder {
     pub(crate) fn new(length_max: u64) -> Decoder {
-        Decoder { length_max, header: Vec::with_capacity(HEADER), body: Vec::new(), state: State::Header }
+        let header = Vec::with_capacity(HEADER);
+        Decoder { length_max, packet_max: None, header, body: Vec::new(), state: State::Header }
+    }
+
+    /// What is to be decoded comes in packets.
+    pub(crate) fn of_packets(self) -> Decoder {
+        Decoder { packet_max: Some(PACKET_MAX), ..self }
+    }
+
+    /// Where the next packet is to be appended.
+    pub(crate) fn packet_space(&mut self) -> Result<Space<'_>, TryReserveError> {
+        if !self.is_in_header() {
+            return self.space().map(|(first, count_max)| Space { first, count_max, rest: None });
+        }
+        let (_, count_max) = self.space()?;
+        make_room(&mut self.body, PACKET_MAX, PACKET_MAX)?;
+        Ok(Space { first: &mut self.header, count_max, rest: Some(&mut self.body) })
+    }
+
+    /// The bytes cannot be ours: a packet was cut off.
+    pub(crate) fn break_off(&mut self) {
+        self.state = State::Broken(Fault::Packet);
     }
 
     /// The largest message that is taken from now on.
@@ -171,15 +210,16 @@ impl Decoder {
             self.header.clear();
             self.body.clear();
         }
+        let least = self.packet_max.unwrap_or(1);
         match self.state {
             State::Body(head) => {
                 let missing = usize::try_from(head.length).unwrap_or(usize::MAX).saturating_sub(self.body.len());
-                make_room(&mut self.body, missing)?;
+                make_room(&mut self.body, missing, least)?;
                 Ok((&mut self.body, missing))
             }
             State::Skip(missing) => {
                 self.body.clear();
-                make_room(&mut self.body, STEP)?;
+                make_room(&mut self.body, STEP, least)?;
                 Ok((&mut self.body, usize::try_from(missing).unwrap_or(usize::MAX).min(STEP)))
             }
             State::Header | State::Complete | State::Broken(_) => {
@@ -203,9 +243,8 @@ impl Decoder {
                     Some(bytes) => Head::from_bytes(*bytes).map(Some),
                     None => Ok(None),
                 });
-                match head {
-                    Ok(None) => Ok(None),
-                    Ok(Some(head)) => Ok(self.begin(head)),
+                match head.and_then(|head| head.map_or(Ok(None), |head| self.begin(head))) {
+                    Ok(news) => Ok(news),
                     Err(fault) => {
                         self.state = State::Broken(fault);
                         Err(fault)
@@ -227,17 +266,20 @@ impl Decoder {
         }
     }
 
-    fn begin(&mut self, head: Head) -> Option<News> {
+    /// A header is there, and what has come with it, if that is a packet.
+    fn begin(&mut self, head: Head) -> Result<Option<News>, Fault> {
+        let missing = head.length.checked_sub(self.body.len() as u64).ok_or(Fault::Packet)?;
         if head.length > self.length_max {
-            self.state = State::Skip(head.length);
-            return Some(News::TooLarge(head));
+            self.body.clear();
+            self.state = if missing == 0 { State::Complete } else { State::Skip(missing) };
+            return Ok(Some(News::TooLarge(head)));
         }
-        if head.length == 0 {
+        if missing == 0 {
             self.state = State::Complete;
-            return Some(News::Message(head));
+            return Ok(Some(News::Message(head)));
         }
         self.state = State::Body(head);
-        None
+        Ok(None)
     }
 
     /// Whether the bytes were not ours.
@@ -267,12 +309,12 @@ impl Decoder {
     }
 }
 
-/// Room for some of the bytes that are missing: never much more than has come already.
-fn make_room(body: &mut Vec<u8>, missing: usize) -> Result<(), TryReserveError> {
-    if body.len() < body.capacity() {
+/// Room for some of the bytes that are missing, at least for so many as come at once: never much more than has come already.
+fn make_room(body: &mut Vec<u8>, missing: usize, least: usize) -> Result<(), TryReserveError> {
+    if body.capacity() - body.len() >= missing.min(least) {
         return Ok(());
     }
-    body.try_reserve_exact(missing.min(body.len().max(STEP)))
+    body.try_reserve(missing.min(body.len().max(STEP)))
 }
 
 #[cfg(test)]
@@ -380,6 +422,46 @@ mod tests {
             assert_eq!(found, bodies);
             assert_eq!(decoder.progress(), None);
         }
+    }
+
+    #[test]
+    fn a_message_is_a_row_of_packets() {
+        let put = |decoder: &mut Decoder, mut packet: &[u8]| {
+            let Space { first, count_max: wanted, rest } = decoder.packet_space().unwrap();
+            let (now, after) = packet.split_at(wanted.min(packet.len()));
+            first.extend_from_slice(now);
+            packet = after;
+            if let Some(rest) = rest {
+                assert!(rest.is_empty() && rest.capacity() >= PACKET_MAX);
+                rest.extend_from_slice(packet);
+                packet = b"";
+            }
+            assert!(packet.is_empty());
+            let news = decoder.advance();
+            news.map(|news| news.map(|news| (news, decoder.body().len())))
+        };
+        let head = |length: u64| Head { kind: Kind::Bytes, descriptors: 0, length };
+        let mut decoder = Decoder::new(200_000).of_packets();
+        for length in [0, 1, 100, PACKET_MAX - HEADER, PACKET_MAX, 200_000, 200_001, 5] {
+            let body = vec![7; length];
+            let (first, mut rest) = body.split_at(length.min(PACKET_MAX - HEADER));
+            let mut news = put(&mut decoder, &[&head(length as u64).to_bytes()[..], first].concat()).unwrap();
+            if length > 200_000 {
+                assert_eq!(news, Some((News::TooLarge(head(length as u64)), 0)));
+            }
+            while !rest.is_empty() {
+                let (packet, after) = rest.split_at(rest.len().min(PACKET_MAX));
+                rest = after;
+                news = put(&mut decoder, packet).unwrap();
+            }
+            if length <= 200_000 {
+                assert_eq!(news, Some((News::Message(head(length as u64)), length)));
+            }
+            assert_eq!(decoder.progress(), None);
+        }
+        let long = [&head(3).to_bytes()[..], b"four"].concat();
+        assert_eq!(put(&mut decoder, &long), Err(Fault::Packet));
+        assert!(decoder.is_broken());
     }
 
     #[test]
