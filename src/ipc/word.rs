@@ -18,31 +18,38 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) struct Word(AtomicU32);
 
 impl Word {
+    #[inline]
     pub(crate) fn load(&self) -> u32 {
         self.0.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn store(&self, value: u32) {
         self.0.store(value, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn swap(&self, value: u32) -> u32 {
         self.0.swap(value, Ordering::AcqRel)
     }
 
     /// Replaces a value that is still there, or says which one is.
+    #[inline]
     pub(crate) fn replace(&self, old: u32, new: u32) -> Result<(), u32> {
         self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
     }
 
+    #[inline]
     pub(crate) fn add(&self, count: u32) -> u32 {
         self.0.fetch_add(count, Ordering::AcqRel)
     }
 
+    #[inline]
     pub(crate) fn set_bits(&self, bits: u32) -> u32 {
         self.0.fetch_or(bits, Ordering::AcqRel)
     }
 
+    #[inline]
     pub(crate) fn clear_bits(&self, bits: u32) -> u32 {
         self.0.fetch_and(!bits, Ordering::AcqRel)
     }
@@ -64,24 +71,29 @@ impl Word {
 pub(crate) struct Long(AtomicU64);
 
 impl Long {
+    #[inline]
     pub(crate) fn load(&self) -> u64 {
         self.0.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(crate) fn store(&self, value: u64) {
         self.0.store(value, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn add(&self, count: u64) -> u64 {
         self.0.fetch_add(count, Ordering::AcqRel)
     }
 
     /// Replaces a value that is still there, or says which one is.
+    #[inline]
     pub(crate) fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
         self.0.compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
     }
 
     /// The atomic itself, for values that users share.
+    #[inline]
     pub(crate) fn atomic(&self) -> &AtomicU64 {
         &self.0
     }
@@ -96,16 +108,19 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    #[inline]
     pub(crate) fn new(mapping: &'a Mapping) -> View<'a> {
         View { mapping, start: 0, length: mapping.length() }
     }
 
     /// What begins here. Nothing where the mapping is shorter.
+    #[inline]
     pub(crate) fn from(self, offset: usize) -> View<'a> {
         let skipped = offset.min(self.length);
         View { start: self.start + skipped, length: self.length - skipped, ..self }
     }
 
+    #[inline]
     pub(crate) fn length(self) -> usize {
         self.length
     }
@@ -114,6 +129,7 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     /// If it does not lie inside, which is a bug of ours: offsets are constants, and sizes are checked when an object is attached.
+    #[inline]
     pub(crate) fn word(self, offset: usize) -> &'a Word {
         let place = self.place(offset, size_of::<Word>(), align_of::<Word>());
         // SAFETY: inside the mapping, which lives as long as the borrow, and aligned; any bits are a valid word. It is atomic, so others may
@@ -125,6 +141,7 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     /// As [`word`](Self::word).
+    #[inline]
     pub(crate) fn long(self, offset: usize) -> &'a Long {
         let place = self.place(offset, size_of::<Long>(), align_of::<Long>());
         // SAFETY: as for `word`.
@@ -146,6 +163,7 @@ impl<'a> View<'a> {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
     }
 
+    #[inline]
     fn place(self, offset: usize, size: usize, alignment: usize) -> *mut u8 {
         let fits = offset.checked_add(size).is_some_and(|end| end <= self.length);
         let start = self.start + offset;
