@@ -61,6 +61,9 @@ pub mod docs {
     pub mod design {}
     #[doc = include_str!("../docs/gotchas.md")]
     pub mod gotchas {}
+    #[cfg(all(feature = "ipc", target_os = "linux"))]
+    #[doc = include_str!("../docs/ipc.md")]
+    pub mod ipc {}
     #[doc = include_str!("../docs/python.md")]
     pub mod python {}
 }
