@@ -61,6 +61,7 @@ impl Lock {
     /// # Errors
     /// The guard, in an [`OwnerDied`], if the last holder has died holding it. `?` gives the lock back and passes the error on.
     #[doc(alias = "acquire")]
+    #[inline]
     pub fn lock(&self) -> Result<LockGuard<'_>, OwnerDied<LockGuard<'_>>> {
         loop {
             if let Some(taken) = self.take(Deadline::NEVER) {
@@ -121,15 +122,18 @@ impl Lock {
         raw_lock::holder(self.word()).is_some_and(|holder| !self.region.bury_if_dead(holder))
     }
 
+    #[inline]
     fn word(&self) -> &Word {
         self.region.body().word(0)
     }
 
+    #[inline]
     fn take(&self, deadline: Deadline) -> Option<Taken> {
         let bury = |party| _ = self.region.bury_if_dead(party);
         raw_lock::take(self.word(), self.region.me(), deadline, bury)
     }
 
+    #[inline]
     fn told(&self, taken: Taken) -> Result<LockGuard<'_>, OwnerDied<LockGuard<'_>>> {
         OwnerDied::tell(taken, LockGuard { lock: self })
     }
@@ -152,6 +156,7 @@ impl<'a> LockGuard<'a> {
 }
 
 impl Drop for LockGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         raw_lock::give_back(self.lock.word());
     }
@@ -296,6 +301,7 @@ impl<'a> Held<'a> {
 }
 
 impl Drop for Held<'_> {
+    #[inline]
     fn drop(&mut self) {
         raw_lock::give_back(self.word);
     }

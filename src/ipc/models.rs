@@ -167,6 +167,26 @@ fn a_semaphore_loses_no_wake() {
     });
 }
 
+/// A permit that is put aside is seen by who is about to sleep, or its owner sees that one.
+#[test]
+fn a_permit_that_is_put_aside_is_found() {
+    check(3, || {
+        let permits = Permits::new(1);
+        let twice = |permits: &Permits, me: u32| {
+            for _ in 0..2 {
+                assert!(permits.of(me).take(Deadline::NEVER));
+                permits.of(me).give_back();
+            }
+        };
+        let there = permits.clone();
+        let other = loom::thread::spawn(move || twice(&there, ONE));
+        twice(&permits, TWO);
+        other.join().unwrap();
+        permits.of(THREE).collect();
+        assert_eq!(permits.of(THREE).free(), 1);
+    });
+}
+
 /// Takes and gives back a permit, and dies at each step of it.
 #[test]
 fn a_semaphore_neither_loses_nor_doubles_a_permit() {

@@ -61,15 +61,18 @@ impl Party {
         Party::new(number, 1)
     }
 
+    #[inline]
     pub(crate) fn number(self) -> u32 {
         self.0
     }
 
     /// The party that a word names. `None` for 0.
+    #[inline]
     pub(crate) fn named_in(word: u32) -> Option<Party> {
         Some(Party(word & Party::MASK)).filter(|party| party.0 != 0)
     }
 
+    #[inline]
     pub(crate) fn slot(self) -> u32 {
         self.0 & (SLOTS - 1)
     }
@@ -150,11 +153,13 @@ impl Region {
     }
 
     /// The object's own part of the memory.
+    #[inline]
     pub(crate) fn body(&self) -> View<'_> {
         View::new(&self.attached.mapping).from(AT_BODY)
     }
 
     /// Who we are.
+    #[inline]
     pub(crate) fn me(&self) -> Party {
         self.attached.me
     }

@@ -81,6 +81,7 @@ impl RLock {
     /// # Errors
     /// The guard, in an [`OwnerDied`], if the last holder has died holding it.
     #[doc(alias = "acquire")]
+    #[inline]
     pub fn lock(&self) -> Result<RLockGuard<'_>, OwnerDied<RLockGuard<'_>>> {
         loop {
             match self.take(Deadline::NEVER) {
@@ -126,6 +127,7 @@ impl RLock {
         raw_lock::holder(self.word()).is_some_and(|holder| !self.region.bury_if_dead(holder))
     }
 
+    #[inline]
     fn word(&self) -> &Word {
         self.region.body().word(LOCK)
     }
@@ -142,6 +144,7 @@ impl RLock {
         RLockGuard { lock: self, stays: PhantomData }
     }
 
+    #[inline]
     fn take(&self, deadline: Deadline) -> Result<RLockGuard<'_>, TryLockError<RLockGuard<'_>>> {
         if let Some(guard) = self.again() {
             return Ok(guard);
@@ -176,6 +179,7 @@ pub struct RLockGuard<'a> {
 }
 
 impl Drop for RLockGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         let count = self.lock.count().load().saturating_sub(1);
         self.lock.count().store(count);

@@ -54,7 +54,7 @@ pub struct Semaphore {
     bell: Bell,
 }
 
-/// What stands in the memory. All of it is changed by the holder of the lock alone.
+/// What stands in the memory. All of it is changed by the holder of the lock alone, except for the two numbers of a cell.
 ///
 /// | word | means |
 /// |---|---|
@@ -62,26 +62,32 @@ pub struct Semaphore {
 /// | `FREE` | permits that nobody has |
 /// | `TOTAL` | permits that exist |
 /// | `BOUND` | how many may exist; never changes |
-/// | `SLEEPERS` | who finds no permit sleeps on it; `ASLEEP`: perhaps somebody does; above that bit: how often they were woken |
-/// | `WATCHED` | 1: somebody has asked for the descriptor, so it is kept right; never 0 again |
+/// | `SLEEPERS` | who finds no permit sleeps on it. `ASLEEP`: perhaps somebody does. `WATCHED`: somebody has asked for the descriptor, for good. Above: how often they were woken |
 /// | `USED` | the cells from this one on have never been used |
-/// | `CELLS` | for each slot a party, and how many permits it has |
+/// | `CELLS` | for each slot a [`Cell`]: a party, how many permits it uses, and how many it has put aside |
 ///
-/// The truth is `TOTAL` and the cells; `FREE` is what is left of the total, and kept beside it to be quick. Each change of the truth is one
-/// store, so whatever a holder of the lock was doing when it died, it was done or not done, and counting anew puts `FREE` right. A cell whose
-/// party is not there any more (the owner died, or went and left permits) is emptied by the next one that finds no permit, or that gets the
-/// slot. The stores are releases and the loads acquires, and the lock orders them in any case; `SLEEPERS` is set
-/// under the lock and changed by whoever wakes, so nobody falls asleep who has just been woken.
+/// A permit that is given back stays with its party, put aside: giving back and taking again are one exchange of its own cell. Who finds none
+/// anywhere else takes what all parties have put aside. While somebody sleeps or watches nothing is put aside.
+///
+/// The truth is `TOTAL` and the sums of the cells; `FREE` is what is left of the total. Each change of the truth is one store, so whatever a party
+/// was doing when it died, it was done or not done, and the next holder of the lock counts `FREE` anew. A cell whose party is not there any more
+/// (the owner died, or went and left permits) is emptied by the next one that finds no permit, or that gets the slot.
+///
+/// The lock orders all but the cells. Who is about to sleep says so in `SLEEPERS`, then exchanges each cell, even for the same value; who puts a
+/// permit aside exchanges its cell, then looks at `SLEEPERS`. Of two exchanges of a cell the later one acquires what the earlier one has
+/// released: so either the sleeper sees the permit, or its owner sees the sleeper.
 const LOCK: usize = 0;
 const FREE: usize = 4;
 const TOTAL: usize = 8;
 const BOUND: usize = 12;
 const SLEEPERS: usize = 16;
-const ASLEEP: u32 = 1;
-const WATCHED: usize = 20;
 const USED: usize = 24;
 const CELLS: usize = 64;
 pub(super) const LENGTH: usize = CELLS + SLOTS as usize * size_of::<Long>();
+
+const ASLEEP: u32 = 1;
+const WATCHED: u32 = 2;
+const WOKEN_ONCE: u32 = 4;
 
 /// More than anybody can hold, and far from where counting would overflow.
 const MOST: u32 = i32::MAX as u32;
@@ -131,6 +137,7 @@ impl Semaphore {
     }
 
     /// Waits until there is a permit, and takes it.
+    #[inline]
     pub fn acquire(&self) -> Permit<'_> {
         loop {
             if self.take(Deadline::NEVER) {
@@ -178,17 +185,20 @@ impl Semaphore {
         words.free()
     }
 
+    #[inline]
     fn take(&self, deadline: Deadline) -> bool {
         self.words().take(deadline)
     }
 
+    #[inline]
     fn words(&self) -> Words<'_, impl Fn(Party) -> bool> {
         let bell = Some(&self.bell);
         Words { body: self.region.body(), me: self.region.me(), gone: |party| self.region.bury_if_dead(party), bell }
     }
 }
 
-/// Readable as long as there is a permit. From the first call on, a change between none and some costs a system call.
+/// Readable as long as there is a permit. From the first call on taking and giving back take a lock, and a change between none and some costs
+/// a system call.
 ///
 /// Nobody is told by it of a permit that comes back because its holder has died, until somebody looks ([`value`](Semaphore::value)): who waits
 /// by descriptor alone looks now and then.
@@ -215,6 +225,7 @@ impl Permit<'_> {
 }
 
 impl Drop for Permit<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.semaphore.words().give_back();
     }
@@ -234,13 +245,106 @@ pub(super) struct Words<'a, Gone> {
     pub(super) bell: Option<&'a Bell>,
 }
 
-/// The party that a cell belongs to, and how many permits it has.
-fn parts(cell: u64) -> (u32, u32) {
-    ((cell >> 32) as u32, cell as u32)
+/// What a party has: from the lowest bits how many permits it uses (32), how many it has put aside (4), and its number (28).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cell {
+    used: u32,
+    aside: u32,
+    party: u32,
+}
+
+const ASIDE_MOST: u32 = 15;
+const _: () = assert!(Party::MASK < 1 << 28);
+
+impl Cell {
+    #[inline]
+    fn of(word: u64) -> Cell {
+        Cell { used: word as u32, aside: (word >> 32) as u32 & ASIDE_MOST, party: (word >> 36) as u32 }
+    }
+
+    #[inline]
+    fn word(self) -> u64 {
+        u64::from(self.party) << 36 | u64::from(self.aside & ASIDE_MOST) << 32 | u64::from(self.used)
+    }
+
+    /// All that nobody else has.
+    fn sum(self) -> u32 {
+        self.used.saturating_add(self.aside)
+    }
+
+    fn empty(self) -> Option<Cell> {
+        Some(Cell { used: 0, aside: 0, ..self })
+    }
+
+    #[inline]
+    fn use_aside(self) -> Option<Cell> {
+        Some(Cell { used: self.used.checked_add(1)?, aside: self.aside.checked_sub(1)?, ..self })
+    }
+
+    #[inline]
+    fn put_aside(self) -> Option<Cell> {
+        let aside = Some(self.aside + 1).filter(|aside| *aside <= ASIDE_MOST)?;
+        Some(Cell { used: self.used.checked_sub(1)?, aside, ..self })
+    }
+
+    fn take_aside(self) -> Option<Cell> {
+        Some(Cell { aside: 0, ..self })
+    }
+
+    fn use_one(self) -> Option<Cell> {
+        Some(Cell { used: self.used.checked_add(1)?, ..self })
+    }
+
+    fn drop_one(self) -> Option<Cell> {
+        Some(Cell { used: self.used.checked_sub(1)?, ..self })
+    }
+}
+
+/// Changes a cell in one step, if it can be changed so. What it was before.
+#[inline]
+fn change(cell: &Long, change: impl Fn(Cell) -> Option<Cell>) -> Option<Cell> {
+    let mut word = cell.load();
+    loop {
+        let before = Cell::of(word);
+        match cell.replace(word, change(before)?.word()) {
+            Ok(()) => return Some(before),
+            Err(now) => word = now,
+        }
+    }
 }
 
 impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
+    #[inline]
     pub(super) fn take(&self, deadline: Deadline) -> bool {
+        self.change_own(Cell::use_aside) || self.wait_and_take(deadline)
+    }
+
+    #[inline]
+    pub(super) fn give_back(&self) {
+        if !self.is_wanted() && self.change_own(Cell::put_aside) {
+            if self.is_wanted() {
+                self.hand_out();
+            }
+            return;
+        }
+        self.give_to_all();
+    }
+
+    /// Whether nothing is to be put aside.
+    #[inline]
+    fn is_wanted(&self) -> bool {
+        self.body.word(SLEEPERS).load() & (ASLEEP | WATCHED) != 0
+    }
+
+    /// Changes our cell, if it is ours and can be changed so.
+    #[inline]
+    fn change_own(&self, to: impl Fn(Cell) -> Option<Cell>) -> bool {
+        let mine = |cell: Cell| cell.party == self.me.number();
+        change(self.cell(self.me.slot()), |cell| Some(cell).filter(|cell| mine(*cell)).and_then(&to)).is_some()
+    }
+
+    #[cold]
+    fn wait_and_take(&self, deadline: Deadline) -> bool {
         let mut slept = false;
         loop {
             let Err(asleep) = self.try_take(slept) else { return true };
@@ -261,37 +365,52 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
     fn try_take(&self, slept: bool) -> Result<(), u32> {
         let (body, held) = self.lock();
         let sleepers = body.word(SLEEPERS);
-        let free = self.own(body.word(FREE).load());
-        if free == 0 {
-            let asleep = sleepers.load() | ASLEEP;
-            sleepers.store(asleep);
-            return Err(asleep);
+        self.own();
+        if self.free() == 0 {
+            sleepers.store(sleepers.load() | ASLEEP);
+            self.gather();
         }
-        self.change_own(1);
+        let free = self.free();
+        if free == 0 {
+            return Err(sleepers.load());
+        }
+        self.change_own(Cell::use_one);
         self.set_free(free - 1);
         if slept {
             // There may be others, and who returned a permit after the one that woke us has not woken them.
             sleepers.store(sleepers.load() | ASLEEP);
-            if free > 1 {
-                drop(held);
-                sleepers.wake(1);
-            }
+        }
+        if free > 1 && sleepers.load() & ASLEEP != 0 {
+            drop(held);
+            sleepers.wake(free - 1);
         }
         Ok(())
     }
 
-    pub(super) fn give_back(&self) {
-        let (body, held) = self.lock();
-        self.change_own(-1);
-        self.set_free(body.word(FREE).load().saturating_add(1));
+    /// Gives a permit to whoever wants it.
+    #[cold]
+    fn give_to_all(&self) {
+        let (_, held) = self.lock();
+        if self.change_own(Cell::drop_one) {
+            self.set_free(self.free().saturating_add(1));
+        }
         self.wake(held, 1);
+    }
+
+    /// Hands out what we have put aside a moment too late.
+    #[cold]
+    fn hand_out(&self) {
+        let (_, held) = self.lock();
+        self.gather();
+        let free = self.free();
+        self.wake(held, free);
     }
 
     pub(super) fn forget(&self) {
         let (body, _held) = self.lock();
         // In this order: who dies in between gives back what it had, and that is one less than there were.
         body.word(TOTAL).store(body.word(TOTAL).load().saturating_sub(1));
-        self.change_own(-1);
+        self.change_own(Cell::drop_one);
     }
 
     /// Makes permits, or says how many there are and may be.
@@ -300,26 +419,38 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
         let (total, bound) = (body.word(TOTAL).load(), body.word(BOUND).load());
         let more = total.checked_add(permits).filter(|more| *more <= bound).ok_or((total, bound))?;
         body.word(TOTAL).store(more);
-        self.set_free(body.word(FREE).load().saturating_add(permits));
+        self.set_free(self.free().saturating_add(permits));
         self.wake(held, permits);
         Ok(())
     }
 
-    /// Takes back what parties have that are not there any more.
+    /// Takes back what parties have that are not there any more, and what the others have put aside.
     pub(super) fn collect(&self) {
-        let (body, held) = self.lock();
-        let mut back = 0;
+        let (_, held) = self.lock();
+        let before = self.free();
         for slot in 0..self.used() {
-            let (party, count) = parts(self.cell(slot).load());
-            let party = Party::named_in(party).filter(|party| count > 0 && *party != self.me);
+            let cell = Cell::of(self.cell(slot).load());
+            let party = Party::named_in(cell.party).filter(|party| cell.sum() > 0 && *party != self.me);
             if party.is_some_and(|party| (self.gone)(party)) {
-                self.cell(slot).store(0);
-                back = count.saturating_add(back);
+                self.empty(slot, Cell::empty, Cell::sum);
             }
         }
+        self.gather();
+        let back = self.free().saturating_sub(before);
         if back > 0 {
-            self.set_free(body.word(FREE).load().saturating_add(back));
             self.wake(held, back);
+        }
+    }
+
+    /// Takes all that has been put aside. Exchanges each cell, even if there is nothing in it: see above.
+    fn gather(&self) {
+        (0..self.used()).for_each(|slot| self.empty(slot, Cell::take_aside, |cell| cell.aside));
+    }
+
+    /// Takes something out of a cell: from then on it is free.
+    fn empty(&self, slot: u32, to: impl Fn(Cell) -> Option<Cell>, count: impl Fn(Cell) -> u32) {
+        if let Some(count) = change(self.cell(slot), to).map(count).filter(|count| *count > 0) {
+            self.set_free(self.free().saturating_add(count));
         }
     }
 
@@ -330,9 +461,13 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
     /// From now on the bell is kept right.
     fn watch(&self) {
         let (body, _held) = self.lock();
-        if body.word(WATCHED).swap(1) == 0
-            && let Some(bell) = self.bell
-        {
+        let sleepers = body.word(SLEEPERS);
+        if sleepers.load() & WATCHED != 0 {
+            return;
+        }
+        sleepers.store(sleepers.load() | WATCHED);
+        self.gather();
+        if let Some(bell) = self.bell {
             bell.set(self.free() > 0);
         }
     }
@@ -342,7 +477,7 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
         let bury = |party| _ = (self.gone)(party);
         let (held, taken) = Held::take(self.body.word(LOCK), self.me, bury);
         if taken == Taken::FromDead {
-            let had: u32 = (0..self.used()).map(|slot| parts(self.cell(slot).load()).1).fold(0, u32::saturating_add);
+            let had = (0..self.used()).map(|slot| Cell::of(self.cell(slot).load()).sum()).fold(0, u32::saturating_add);
             self.set_free(self.body.word(TOTAL).load().saturating_sub(had));
         }
         (self.body, held)
@@ -354,8 +489,7 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
         let value = sleepers.load();
         let asleep = value & ASLEEP != 0;
         if asleep {
-            // Without the bit, and another number above it.
-            sleepers.store(value.wrapping_add(ASLEEP));
+            sleepers.store((value & !ASLEEP).wrapping_add(WOKEN_ONCE));
         }
         drop(held);
         if asleep {
@@ -366,43 +500,35 @@ impl<'a, Gone: Fn(Party) -> bool> Words<'a, Gone> {
     /// Who waits by the descriptor is told too early rather than not at all, if we die in the middle.
     fn set_free(&self, free: u32) {
         let word = self.body.word(FREE);
-        if self.body.word(WATCHED).load() == 0 {
+        if self.body.word(SLEEPERS).load() & WATCHED == 0 {
             word.store(free);
             return;
         }
         let changes = word.load() == 0 || free == 0;
-        let ring =
-            |rings: bool| self.bell.filter(|_| changes && rings == (free > 0)).map_or((), |bell| bell.set(rings));
+        let ring = |rings: bool| {
+            if let Some(bell) = self.bell.filter(|_| changes && rings == (free > 0)) {
+                bell.set(rings);
+            }
+        };
         ring(true);
         word.store(free);
         ring(false);
     }
 
-    /// Makes our cell ours: what the last party of the slot has left in it is free again. How many are free then.
-    fn own(&self, free: u32) -> u32 {
+    /// Makes our cell ours: what the last party of the slot has left in it is free again.
+    fn own(&self) {
         let slot = self.me.slot();
-        let cell = self.cell(slot);
-        let (party, count) = parts(cell.load());
-        if party == self.me.number() {
-            return free;
+        if Cell::of(self.cell(slot).load()).party == self.me.number() {
+            return;
         }
         if self.used() <= slot {
             self.body.word(USED).store(slot + 1);
         }
-        cell.store(u64::from(self.me.number()) << 32);
-        let free = free.saturating_add(count);
-        if count > 0 {
-            self.set_free(free);
-        }
-        free
+        let ours = Cell { used: 0, aside: 0, party: self.me.number() };
+        self.empty(slot, |_| Some(ours), Cell::sum);
     }
 
-    fn change_own(&self, by: i32) {
-        let cell = self.cell(self.me.slot());
-        let (_, count) = parts(cell.load());
-        cell.store(u64::from(self.me.number()) << 32 | u64::from(count.saturating_add_signed(by)));
-    }
-
+    #[inline]
     fn cell(&self, slot: u32) -> &'a Long {
         self.body.long(CELLS + (slot % SLOTS) as usize * size_of::<Long>())
     }

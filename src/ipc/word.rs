@@ -21,31 +21,38 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) struct Word(AtomicU32);
 
 impl Word {
+    #[inline]
     pub(crate) fn load(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
     }
 
+    #[inline]
     pub(crate) fn store(&self, value: u32) {
         self.0.store(value, Ordering::SeqCst);
     }
 
+    #[inline]
     pub(crate) fn swap(&self, value: u32) -> u32 {
         self.0.swap(value, Ordering::SeqCst)
     }
 
     /// Replaces a value that is still there, or says which one is.
+    #[inline]
     pub(crate) fn replace(&self, old: u32, new: u32) -> Result<(), u32> {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop)
     }
 
+    #[inline]
     pub(crate) fn add(&self, count: u32) -> u32 {
         self.0.fetch_add(count, Ordering::SeqCst)
     }
 
+    #[inline]
     pub(crate) fn set_bits(&self, bits: u32) -> u32 {
         self.0.fetch_or(bits, Ordering::SeqCst)
     }
 
+    #[inline]
     pub(crate) fn clear_bits(&self, bits: u32) -> u32 {
         self.0.fetch_and(!bits, Ordering::SeqCst)
     }
@@ -72,24 +79,29 @@ impl Word {
 pub(crate) struct Long(AtomicU64);
 
 impl Long {
+    #[inline]
     pub(crate) fn load(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 
+    #[inline]
     pub(crate) fn store(&self, value: u64) {
         self.0.store(value, Ordering::SeqCst);
     }
 
     /// Replaces a value that is still there, or says which one is.
+    #[inline]
     pub(crate) fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop)
     }
 
+    #[inline]
     pub(crate) fn add(&self, count: u64) -> u64 {
         self.0.fetch_add(count, Ordering::SeqCst)
     }
 
     /// The atomic itself, for values that users share.
+    #[inline]
     pub(crate) fn atomic(&self) -> &AtomicU64 {
         &self.0
     }
@@ -104,16 +116,19 @@ pub(crate) struct View<'a> {
 }
 
 impl<'a> View<'a> {
+    #[inline]
     pub(crate) fn new(mapping: &'a Mapping) -> View<'a> {
         View { mapping, start: 0, length: mapping.length() }
     }
 
     /// What begins here. Nothing where the mapping is shorter.
+    #[inline]
     pub(crate) fn from(self, offset: usize) -> View<'a> {
         let skipped = offset.min(self.length);
         View { start: self.start + skipped, length: self.length - skipped, ..self }
     }
 
+    #[inline]
     pub(crate) fn length(self) -> usize {
         self.length
     }
@@ -122,6 +137,7 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     /// If it does not lie inside, which is a bug of ours: offsets are constants, and sizes are checked when an object is attached.
+    #[inline]
     pub(crate) fn word(self, offset: usize) -> &'a Word {
         let place = self.place(offset, size_of::<Word>(), align_of::<Word>());
         // SAFETY: inside the mapping, which lives as long as the borrow, and aligned; any bits are a valid word. It is atomic, so others may
@@ -133,6 +149,7 @@ impl<'a> View<'a> {
     ///
     /// # Panics
     /// As [`word`](Self::word).
+    #[inline]
     pub(crate) fn long(self, offset: usize) -> &'a Long {
         let place = self.place(offset, size_of::<Long>(), align_of::<Long>());
         // SAFETY: as for `word`.
@@ -154,11 +171,20 @@ impl<'a> View<'a> {
         unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
     }
 
+    #[inline]
     fn place(self, offset: usize, size: usize, alignment: usize) -> *mut u8 {
         let fits = offset.checked_add(size).is_some_and(|end| end <= self.length);
         let start = self.start + offset;
-        assert!(fits && start.is_multiple_of(alignment), "{offset} + {size} in shared memory of {}", self.length);
+        if !fits || !start.is_multiple_of(alignment) {
+            outside(offset, size, self.length);
+        }
         // SAFETY: inside the mapping, as was just found.
         unsafe { self.mapping.start().as_ptr().add(start) }
     }
+}
+
+/// Apart and by value, so that the places are computed in registers.
+#[cold]
+fn outside(offset: usize, size: usize, length: usize) -> ! {
+    panic!("{offset} + {size} in shared memory of {length}");
 }

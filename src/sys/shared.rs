@@ -97,10 +97,12 @@ impl Mapping {
         }
     }
 
+    #[inline]
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
 
+    #[inline]
     pub(crate) fn length(&self) -> usize {
         self.length.get()
     }
