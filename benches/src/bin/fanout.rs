@@ -23,7 +23,7 @@ fn main() {
     let processors = std::thread::available_parallelism().map_or(1, usize::from).min(width);
     let (p1, p2, p3, p4, p5, p6, p7) =
         (path.clone(), path.clone(), path.clone(), path.clone(), path.clone(), path.clone(), path.clone());
-    let (p8, p9) = (path.clone(), path.clone());
+    let (p8, p9, p10, p11) = (path.clone(), path.clone(), path.clone(), path.clone());
 
     let contestants = vec![
         contestant("procession map", || {
@@ -33,6 +33,10 @@ fn main() {
         contestant("procession imap_unordered", || {
             let tasks = (0..jobs).map(|_| procession::Command::new(p2.as_path()));
             assert_eq!(pool.imap_unordered(tasks).filter(procession::Done::success).count(), jobs);
+        }),
+        contestant("procession map, only standard output", || {
+            let task = |_| procession::Command::new(p10.as_path()).stderr(procession::Stdio::inherit());
+            assert!(pool.map((0..jobs).map(task)).iter().all(procession::Done::success));
         }),
         contestant("bare system calls, one thread", || bare::fan_out(&path, jobs, width, 1)),
         contestant("bare system calls, a thread on each processor", || bare::fan_out(&path, jobs, width, processors)),
@@ -63,6 +67,7 @@ fn main() {
             });
         }),
         contestant("xargs -P (a quarter, output through one pipe)", || xargs(&p8, jobs / 4, width)),
+        contestant("GNU parallel (a fiftieth, if it is there)", || parallel(&p11, jobs / 50, width)),
         contestant("Python ThreadPool (a tenth)", || python(&p9, jobs / 10, width)),
     ];
     let title = format!(
@@ -76,6 +81,15 @@ fn xargs(path: &Path, jobs: usize, width: usize) {
     let lines: String = (0..jobs).map(|job| format!("{job}\n")).collect();
     let command = procession::Command::new("xargs").args(["-n", "1", "-P"]).arg(width.to_string()).arg(path);
     assert!(command.input(lines).output().unwrap().success());
+}
+
+fn parallel(path: &Path, jobs: usize, width: usize) {
+    let lines: String = (0..jobs).map(|job| format!("{job}\n")).collect();
+    let command = procession::Command::new("parallel").args(["-N0", "-P"]).arg(width.to_string()).arg(path);
+    match command.input(lines).output() {
+        Err(error) if error.is_not_found() => {}
+        output => assert!(output.unwrap().success()),
+    }
 }
 
 fn python(path: &Path, jobs: usize, width: usize) {

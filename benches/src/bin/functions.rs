@@ -24,7 +24,10 @@ fn main() {
             python(width, many, "list(executor.map(nothing, range(count)))")
         }),
     ];
-    report(&format!("{many} empty calls, {width} workers, {} rounds", options.rounds), &measure(&options, 1, contestants));
+    report(
+        &format!("{many} empty calls, {width} workers, {} rounds", options.rounds),
+        &measure(&options, 1, contestants),
+    );
     let contestants = vec![
         contestant("procession ProcessPool::apply", || {
             for number in 0..few as u64 {

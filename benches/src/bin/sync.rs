@@ -187,8 +187,7 @@ fn run(options: &Options, title: &str, calls: usize, contestants: &[(&str, Work)
         Some(&samples[place]).filter(|row| !row.is_empty()).map(|row| median(row))
     };
     let title = format!("{title}: ns each; {} rounds of {calls}", options.rounds);
-    let mut table =
-        Table::new(&title, &["", "ns", "best", "million/s", &format!("of {bound}"), &format!("x {peer}")]);
+    let mut table = Table::new(&title, &["", "ns", "best", "million/s", &format!("of {bound}"), &format!("x {peer}")]);
     for ((name, _), row) in wanted.iter().zip(&samples).filter(|(_, row)| !row.is_empty()) {
         let (middle, best) = (median(row), row.iter().copied().fold(f64::INFINITY, f64::min));
         let ratio = |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2}"));
