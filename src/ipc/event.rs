@@ -101,27 +101,16 @@ impl Event {
 
     /// Waits until the flag is set.
     pub fn wait(&self) {
-        while !self.wait_until(Deadline::NEVER) {}
+        while !wait(self.word(), Deadline::NEVER) {}
     }
 
     /// Waits until the flag is set, for this long at most. Whether it is.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        self.wait_until(Deadline::after(timeout))
+        wait(self.word(), Deadline::after(timeout))
     }
 
     fn word(&self) -> &Word {
         self.region.body().word(0)
-    }
-
-    fn wait_until(&self, deadline: Deadline) -> bool {
-        loop {
-            if wait(self.word(), deadline.earlier(Deadline::after(LOOK))) {
-                return true;
-            }
-            if deadline.has_passed() {
-                return false;
-            }
-        }
     }
 
     /// Makes the descriptor what the flag is, whoever else changes them meanwhile: who is last to look sees both the same.
@@ -164,7 +153,7 @@ pub(super) fn set(word: &Word) -> u32 {
     value
 }
 
-/// Whether the flag is set. False when the deadline has passed, and possibly sooner.
+/// Waits for the flag. False when the deadline has passed.
 pub(super) fn wait(word: &Word, deadline: Deadline) -> bool {
     loop {
         let value = word.load();
@@ -176,7 +165,7 @@ pub(super) fn wait(word: &Word, deadline: Deadline) -> bool {
         }
         let asleep = value | SLEEPERS;
         if value == asleep || word.replace(value, asleep).is_ok() {
-            word.sleep(asleep, deadline);
+            word.sleep(asleep, deadline.earlier(Deadline::after(LOOK)));
         }
     }
 }

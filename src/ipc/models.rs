@@ -311,7 +311,7 @@ fn an_event_wakes_all() {
         let flag = Arc::new(Word::default());
         let waiters = [ONE, TWO].map(|_| {
             let flag = flag.clone();
-            loom::thread::spawn(move || while !event::wait(&flag, Deadline::NEVER) {})
+            loom::thread::spawn(move || assert!(event::wait(&flag, Deadline::NEVER)))
         });
         event::set(&flag);
         waiters.into_iter().for_each(|waiter| waiter.join().unwrap());

@@ -196,7 +196,7 @@ fn a_semaphore_counts() {
             }
         };
         std::thread::scope(|scope| {
-            let others: Vec<_> = (0..3).map(|_| scope.spawn(&work)).collect();
+            let others: Vec<_> = (0..3).map(|_| scope.spawn(work)).collect();
             others.into_iter().for_each(|other| other.join().unwrap());
         });
     });
