@@ -10,7 +10,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::ptr::from_mut;
+use std::ptr::{from_mut, null_mut};
 use std::time::Duration;
 
 /// So many descriptors the kernel takes in one call (`SCM_MAX_FD`).
@@ -31,30 +31,35 @@ fn pair_of(kind: SockType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((fd::above_stdio(one)?, fd::above_stdio(two)?))
 }
 
-/// bind(2) and listen(2): a socket at this path. It is born with this mode, less the mask of the process: fchmod(2) before bind(2).
+/// bind(2) and listen(2): a socket for packets at this path. It is born with this mode, less the mask of the process: fchmod(2) before bind(2).
 pub(crate) fn listen_at(path: &Path, mode: u32, waiting_max: i32) -> io::Result<OwnedFd> {
     let address = UnixAddr::new(path)?;
-    let socket = unix_stream()?;
+    let socket = unix_packets()?;
     nix::sys::stat::fchmod(&socket, Mode::from_bits_truncate(mode))?;
     nix::sys::socket::bind(socket.as_raw_fd(), &address)?;
-    let waiting_max = Backlog::new(waiting_max).unwrap_or(Backlog::MAXCONN);
-    nix::sys::socket::listen(&socket, waiting_max)?;
+    listen(socket.as_fd(), waiting_max)?;
     Ok(socket)
+}
+
+/// listen(2); called again it says how many may wait from now on, if the system allows as many.
+pub(crate) fn listen(socket: BorrowedFd<'_>, waiting_max: i32) -> io::Result<()> {
+    let waiting_max = Backlog::new(waiting_max).unwrap_or(Backlog::MAXCONN);
+    Ok(nix::sys::socket::listen(&socket, waiting_max)?)
 }
 
 /// connect(2) to the socket at this path. Where too many wait there already it waits for its turn, so long at most, and is `WouldBlock` then.
 pub(crate) fn connect_to(path: &Path, timeout: Option<Duration>) -> io::Result<OwnedFd> {
     let address = UnixAddr::new(path)?;
-    let socket = unix_stream()?;
+    let socket = unix_packets()?;
     set_send_timeout(socket.as_fd(), timeout)?;
     retry(|| Ok(nix::sys::socket::connect(socket.as_raw_fd(), &address)?))?;
     set_send_timeout(socket.as_fd(), None)?;
     Ok(socket)
 }
 
-fn unix_stream() -> io::Result<OwnedFd> {
+fn unix_packets() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
-    fd::above_stdio(nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?)
+    fd::above_stdio(nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?)
 }
 
 /// `SO_SNDTIMEO`, which holds for connect(2) as well. No time means for ever.
@@ -93,9 +98,24 @@ pub(crate) fn is_local(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(option(fd, libc::SO_DOMAIN)? == libc::AF_UNIX)
 }
 
-/// Whether it is a stream of bytes (`SO_TYPE`). An error if it is no socket.
-pub(crate) fn is_stream(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(option(fd, libc::SO_TYPE)? == libc::SOCK_STREAM)
+/// What arrives at the other end of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Bytes, without any borders.
+    Stream,
+    /// What was sent by one call is received by one.
+    Packets,
+    /// Something that can get lost.
+    Other,
+}
+
+/// What the socket is for (`SO_TYPE`). An error if it is no socket.
+pub(crate) fn form(fd: BorrowedFd<'_>) -> io::Result<Form> {
+    Ok(match option(fd, libc::SO_TYPE)? {
+        libc::SOCK_STREAM => Form::Stream,
+        libc::SOCK_SEQPACKET => Form::Packets,
+        _ => Form::Other,
+    })
 }
 
 /// getsockopt(2) of an option that is one number.
@@ -111,6 +131,12 @@ fn option(fd: BorrowedFd<'_>, name: libc::c_int) -> io::Result<libc::c_int> {
 /// Says that nothing more will be sent (`SHUT_WR`), for all who share this end.
 pub(crate) fn end_sending(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(nix::sys::socket::shutdown(fd.as_raw_fd(), nix::sys::socket::Shutdown::Write)?)
+}
+
+/// What is sent over TCP goes at once (`TCP_NODELAY`), and the kernel asks now and then whether the other side is still there (`SO_KEEPALIVE`).
+pub(crate) fn set_prompt(fd: BorrowedFd<'_>) -> io::Result<()> {
+    nix::sys::socket::setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    Ok(nix::sys::socket::setsockopt(&fd, sockopt::KeepAlive, &true)?)
 }
 
 fn flags(waits: bool) -> libc::c_int {
@@ -159,33 +185,43 @@ pub(crate) struct Received {
     pub(crate) count: usize,
     /// Some descriptors could not be received: this process may not have more.
     pub(crate) lost: bool,
+    /// The packet was longer than the room for it, and the rest is gone.
+    pub(crate) cut: bool,
 }
 
 /// Room for the descriptors of one call, aligned as a `cmsghdr` must be.
 const CONTROL_WORDS: usize = 132;
 type Control = MaybeUninit<[u64; CONTROL_WORDS]>;
 
-/// recvmsg(2): as [`receive`], and the descriptors that come with the bytes are appended to `descriptors`.
+/// recvmsg(2): as [`receive`], and the descriptors that come with the bytes are appended to `descriptors`. What is longer than `count_max` goes
+/// to the spare capacity of `rest`, if there is one.
 pub(crate) fn receive_with_descriptors(
     fd: BorrowedFd<'_>,
     buffer: &mut Vec<u8>,
     count_max: usize,
+    mut rest: Option<&mut Vec<u8>>,
     descriptors: &mut Vec<OwnedFd>,
     waits: bool,
 ) -> io::Result<Received> {
     let (iov_base, iov_len) = spare(buffer, count_max)?;
-    let mut part = libc::iovec { iov_base, iov_len };
+    let first = libc::iovec { iov_base, iov_len };
+    let (iov_base, iov_len) = match &mut rest {
+        Some(rest) => spare(rest, usize::MAX)?,
+        None => (null_mut(), 0),
+    };
+    let mut parts = [first, libc::iovec { iov_base, iov_len }];
     let mut control = Control::uninit();
     // SAFETY: a plain C struct of integers and pointers, for which zeros are valid.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
-    message.msg_iov = &mut part;
-    message.msg_iovlen = 1;
+    message.msg_iov = parts.as_mut_ptr();
+    message.msg_iovlen = parts.len() as _;
     let flags = flags(waits) | libc::MSG_CMSG_CLOEXEC;
     let count = retry(|| {
         // An interrupted call may have changed them.
         message.msg_control = control.as_mut_ptr().cast();
         message.msg_controllen = size_of::<Control>() as _;
-        // SAFETY: the struct points to one part within the spare capacity of `buffer` and to control memory of the length given.
+        // SAFETY: the struct points to parts within the spare capacity of the two buffers, or of no length, and to control
+        // memory of the length given.
         check(unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })
     })? as usize;
     let mut lost = message.msg_flags & libc::MSG_CTRUNC != 0;
@@ -195,10 +231,17 @@ pub(crate) fn receive_with_descriptors(
             Err(_) => lost = true,
         }
     }
-    let length = buffer.len() + count;
+    let into_first = count.min(first.iov_len);
+    let length = buffer.len() + into_first;
     // SAFETY: the kernel has written so many bytes behind the old length, and `length` is within the capacity.
     unsafe { buffer.set_len(length) };
-    Ok(Received { count, lost })
+    if let Some(rest) = rest {
+        let length = rest.len() + (count - into_first).min(iov_len);
+        // SAFETY: the kernel goes on in the second part when the first one is full; `length` is within the capacity.
+        unsafe { rest.set_len(length) };
+    }
+    let cut = message.msg_flags & libc::MSG_TRUNC != 0;
+    Ok(Received { count, lost, cut })
 }
 
 /// Takes the descriptors out of a message that recvmsg(2) has just filled.
@@ -211,6 +254,7 @@ fn rights(message: &libc::msghdr) -> Vec<OwnedFd> {
         if (found.cmsg_level, found.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: only arithmetic.
             let empty = unsafe { libc::CMSG_LEN(0) } as usize;
+            #[allow(clippy::unnecessary_cast)] // u32 with musl
             let count = (found.cmsg_len as usize).saturating_sub(empty) / size_of::<RawFd>();
             // SAFETY: the header is valid, its data follow it.
             let data = unsafe { libc::CMSG_DATA(header) }.cast::<RawFd>();
@@ -256,8 +300,10 @@ mod tests {
             let (reader, writer) = std::io::pipe().unwrap();
             assert_eq!(send(one.as_fd(), &part(b"take this"), &[writer.into()], true).unwrap(), 9);
             let (mut buffer, mut descriptors) = (Vec::with_capacity(64), Vec::new());
-            let received = receive_with_descriptors(two.as_fd(), &mut buffer, 64, &mut descriptors, true).unwrap();
-            assert_eq!((received, buffer.as_slice()), (Received { count: 9, lost: false }, &b"take this"[..]));
+            let received =
+                receive_with_descriptors(two.as_fd(), &mut buffer, 64, None, &mut descriptors, true).unwrap();
+            let expected = Received { count: 9, lost: false, cut: false };
+            assert_eq!((received, buffer.as_slice()), (expected, &b"take this"[..]));
             let flags = nix::fcntl::fcntl(&descriptors[0], nix::fcntl::FcntlArg::F_GETFD).unwrap();
             assert_ne!(flags & libc::FD_CLOEXEC, 0);
             File::from(descriptors.pop().unwrap()).write_all(b"through").unwrap();
@@ -268,12 +314,25 @@ mod tests {
     }
 
     #[test]
+    fn a_packet_fills_both_parts_and_what_is_cut_off_is_told() {
+        let (one, two) = packet_pair().unwrap();
+        for (length, cut) in [(3, false), (4, false), (5, false), (12, false), (13, true)] {
+            send(one.as_fd(), &part(&b"0123456789abcdef"[..length]), &[], true).unwrap();
+            let (mut first, mut rest) = (Vec::with_capacity(4), Vec::with_capacity(8));
+            let into = Some(&mut rest);
+            let received = receive_with_descriptors(two.as_fd(), &mut first, 4, into, &mut Vec::new(), true).unwrap();
+            assert_eq!((received.count, received.cut), (length.min(12), cut));
+            assert_eq!([first, rest].concat(), b"0123456789abcdef"[..length.min(12)]);
+        }
+    }
+
+    #[test]
     fn as_many_descriptors_as_the_kernel_takes() {
         let (one, two) = pair().unwrap();
         let many = |count| (0..count).map(|_| one.try_clone().unwrap()).collect::<Vec<_>>();
         send(one.as_fd(), &part(b"x"), &many(DESCRIPTORS_MAX), true).unwrap();
         let (mut buffer, mut descriptors) = (Vec::with_capacity(1), Vec::new());
-        receive_with_descriptors(two.as_fd(), &mut buffer, 1, &mut descriptors, true).unwrap();
+        receive_with_descriptors(two.as_fd(), &mut buffer, 1, None, &mut descriptors, true).unwrap();
         assert_eq!(descriptors.len(), DESCRIPTORS_MAX);
         assert!(send(one.as_fd(), &part(b"x"), &many(DESCRIPTORS_MAX + 1), true).is_err());
     }
@@ -300,8 +359,9 @@ mod tests {
             gid: nix::unistd::getegid().as_raw(),
         };
         assert_eq!(peer(one.as_fd()).unwrap(), own);
-        assert!(is_local(two.as_fd()).unwrap() && is_stream(two.as_fd()).unwrap());
-        assert!(!is_stream(packet_pair().unwrap().0.as_fd()).unwrap());
+        assert!(is_local(two.as_fd()).unwrap());
+        assert_eq!(form(two.as_fd()).unwrap(), Form::Stream);
+        assert_eq!(form(packet_pair().unwrap().0.as_fd()).unwrap(), Form::Packets);
         assert!(is_local(std::io::pipe().unwrap().0.as_fd()).is_err());
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(!is_local(tcp.as_fd()).unwrap());
