@@ -592,6 +592,34 @@ fn a_killed_sleeper_takes_no_wake_with_it() {
 
 // ---- cost
 
+/// Without a ring everything would come about too, but only when those who sleep look for themselves, ten times a second.
+#[test]
+fn who_sleeps_is_woken_at_once() {
+    alone!({
+        const TURNS: u32 = 600;
+        let [there, back] = [1, 1].map(|items| Queue::bounded(items).unwrap());
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| there.iter().for_each(|number| back.put(number.unwrap()).unwrap()));
+            for number in 0..TURNS {
+                // So that the other one sleeps.
+                std::thread::sleep(Duration::from_micros(100));
+                there.put(number).unwrap();
+                assert_eq!(back.get().unwrap(), number);
+            }
+            // And now the other one waits for room.
+            scope.spawn(|| (0..TURNS).for_each(|number| there.put(number).unwrap()));
+            for number in 0..TURNS {
+                std::thread::sleep(Duration::from_micros(100));
+                assert_eq!(back.get().unwrap(), number);
+            }
+            there.close();
+        });
+        let time = started.elapsed();
+        assert!(time < Duration::from_secs(20), "{time:?}");
+    });
+}
+
 /// What two processes ask of the system while both of them run.
 #[test]
 fn messages_cost_no_system_calls() {

@@ -26,15 +26,16 @@ const SLEEPERS: u32 = 1 << 31;
 #[must_use]
 pub(super) struct Drowsy(u32);
 
-/// Before looking for news for the last time, and then to [`sleep`] or not.
-pub(super) fn before_sleep(word: &Word) -> Drowsy {
-    Drowsy(word.atomic().fetch_or(SLEEPERS, SeqCst) | SLEEPERS)
+/// Before looking for news for the last time, and then to [`sleep`] or not. `None` if it is too late to sleep: nobody needs to ring then.
+pub(super) fn before_sleep(word: &Word, deadline: Deadline) -> Option<Drowsy> {
+    (!deadline.has_passed()).then(|| Drowsy(word.atomic().fetch_or(SLEEPERS, SeqCst) | SLEEPERS))
 }
 
 /// Sleeps until there may be news, until the deadline, or for [`LOOK`] at most. True if nobody has rung.
-pub(super) fn sleep(word: &Word, drowsy: Drowsy, deadline: Deadline) -> bool {
-    word.sleep(drowsy.0, deadline.earlier(Deadline::after(LOOK)));
-    word.load() == drowsy.0
+pub(super) fn sleep(word: &Word, drowsy: Option<Drowsy>, deadline: Deadline) -> bool {
+    let Some(Drowsy(value)) = drowsy else { return true };
+    word.sleep(value, deadline.earlier(Deadline::after(LOOK)));
+    word.load() == value
 }
 
 /// Whether somebody waits for news.
@@ -93,12 +94,17 @@ mod tests {
         let word = Word::default();
         ring(&word, 1);
         assert_eq!(word.load(), 0);
-        let drowsy = before_sleep(&word);
+        let drowsy = before_sleep(&word, Deadline::NEVER);
         ring(&word, 1);
         assert_eq!(word.load(), 1);
         assert!(!sleep(&word, drowsy, Deadline::NEVER));
-        let drowsy = before_sleep(&word);
+        let drowsy = before_sleep(&word, Deadline::NEVER);
         assert!(sleep(&word, drowsy, Deadline::now()));
+        // Whoever has no time left asks for no ring.
+        let quiet = Word::default();
+        let drowsy = before_sleep(&quiet, Deadline::now());
+        assert!(drowsy.is_none() && sleep(&quiet, drowsy, Deadline::NEVER));
+        assert_eq!(quiet.load(), 0);
         let last = Word::default();
         last.store(SLEEPERS - 1);
         ring_all(&last);
@@ -118,7 +124,7 @@ mod tests {
                     for round in 0..TURNS {
                         let wanted = round * 2 + own;
                         while turn.load(SeqCst) != wanted {
-                            let drowsy = before_sleep(&bells[own as usize]);
+                            let drowsy = before_sleep(&bells[own as usize], Deadline::NEVER);
                             if turn.load(SeqCst) != wanted && sleep(&bells[own as usize], drowsy, Deadline::NEVER) {
                                 looks.fetch_add(1, SeqCst);
                             }

@@ -360,7 +360,7 @@ impl Core {
         }
         let bell = self.word(AT_NOT_FULL);
         loop {
-            let drowsy = bell::before_sleep(bell);
+            let drowsy = bell::before_sleep(bell, deadline);
             let tail = self.tail();
             if tail.is_closed() {
                 return Err(Refusal::Closed);
@@ -368,11 +368,10 @@ impl Core {
             if has_room(tail) {
                 return Ok(());
             }
-            let is_late = deadline.has_passed();
-            if (is_late || bell::sleep(bell, drowsy, deadline)) && self.is_gone(RECEIVERS) && !has_room(self.tail()) {
+            if bell::sleep(bell, drowsy, deadline) && self.is_gone(RECEIVERS) && !has_room(self.tail()) {
                 return Err(Refusal::PeersGone);
             }
-            if is_late {
+            if drowsy.is_none() {
                 return Err(Refusal::Full);
             }
         }
@@ -458,7 +457,7 @@ impl Core {
         }
         let bell = self.word(AT_NOT_EMPTY);
         loop {
-            let drowsy = bell::before_sleep(bell);
+            let drowsy = bell::before_sleep(bell, deadline);
             let tail = self.tail();
             if !is_empty(tail) {
                 return Ok(());
@@ -466,12 +465,11 @@ impl Core {
             if tail.is_closed() {
                 return Err(GetError::Closed);
             }
-            let is_late = deadline.has_passed();
-            if (is_late || bell::sleep(bell, drowsy, deadline)) && self.is_gone(SENDERS) && is_empty(self.tail()) {
+            if bell::sleep(bell, drowsy, deadline) && self.is_gone(SENDERS) && is_empty(self.tail()) {
                 // A close may have come before the last of them went.
                 return Err(if self.is_closed() { GetError::Closed } else { GetError::PeersGone });
             }
-            if is_late {
+            if drowsy.is_none() {
                 return Err(GetError::Empty);
             }
         }
@@ -510,18 +508,17 @@ impl Core {
     pub(super) fn join(&self, deadline: Deadline) -> Result<(), Error> {
         let bell = self.word(AT_ALL_DONE);
         loop {
-            let drowsy = bell::before_sleep(bell);
+            let drowsy = bell::before_sleep(bell, deadline);
             let unfinished = self.unfinished();
             if unfinished == 0 {
                 return Ok(());
             }
-            let is_late = deadline.has_passed();
-            if (is_late || bell::sleep(bell, drowsy, deadline)) && self.is_gone(RECEIVERS) && self.unfinished() > 0 {
+            if bell::sleep(bell, drowsy, deadline) && self.is_gone(RECEIVERS) && self.unfinished() > 0 {
                 let text =
                     format!("{unfinished} tasks of the queue are not done, and nobody is left who could do them");
                 return Err(Error::new(ErrorKind::Ended).detail(text));
             }
-            if is_late {
+            if drowsy.is_none() {
                 let text = format!("{unfinished} tasks of the queue are not done");
                 return Err(Error::new(ErrorKind::Timeout).detail(text));
             }

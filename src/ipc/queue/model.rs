@@ -393,7 +393,7 @@ fn no_order_of_steps_loses_anything_or_keeps_anybody_waiting() {
     for (size, sides) in [
         (1, &[Side::Puts(2), Side::Gets, CLOSES][..]),
         (1, &[Side::Puts(2), Side::Gets, early]),
-        (2, &[Side::Puts(3), Side::Gets, early]),
+        (2, &[Side::Puts(3), Side::Gets, CLOSES]),
         (1, &[Side::Puts(1), Side::Puts(1), Side::Gets, CLOSES]),
         (1, &[Side::Puts(1), Side::Gets, Side::Gets, CLOSES]),
     ] {
