@@ -315,6 +315,18 @@ impl<S, R: DeserializeOwned> Connection<S, R> {
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
+    ///
+    /// ```
+    /// # fn main() -> Result<(), procession::Error> {
+    /// use procession::ipc::Connection;
+    ///
+    /// let (mut one, mut two) = Connection::<char, ()>::pair()?;
+    /// assert_eq!(two.try_recv()?, None);
+    /// one.send(&'a')?;
+    /// assert_eq!(two.try_recv()?, Some('a'));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_recv(&mut self) -> Result<Option<R>, Error> {
         self.receiver.try_recv()
     }

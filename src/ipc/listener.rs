@@ -140,6 +140,16 @@ impl Listener {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for a listener on TCP.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), procession::Error> {
+    /// use procession::ipc::Listener;
+    ///
+    /// let listener = Listener::new()?.allow_user(0)?; // root, and this user
+    /// # let _ = listener;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn allow_user(mut self, uid: u32) -> Result<Listener, Error> {
         match &mut self.place {
             Place::Path(at) => at.allow(uid)?,
@@ -186,6 +196,18 @@ impl Listener {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] also.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), procession::Error> {
+    /// use procession::ipc::Listener;
+    /// use std::time::Duration;
+    ///
+    /// let mut listener = Listener::new()?;
+    /// let error = listener.accept_timeout::<u8, u8>(Duration::from_millis(1)).unwrap_err();
+    /// assert!(error.is_timeout());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn accept_timeout<S, R>(&mut self, timeout: Duration) -> Result<Connection<S, R>, Error> {
         Ok(self.accept_until(Deadline::after(timeout))?.typed())
     }
@@ -194,6 +216,18 @@ impl Listener {
     ///
     /// # Errors
     /// As there.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), procession::Error> {
+    /// use procession::ipc::{Listener, RawConnection};
+    ///
+    /// let mut listener = Listener::new()?;
+    /// let mut client = RawConnection::connect(listener.path().unwrap())?;
+    /// client.send_bytes(b"hello")?;
+    /// assert_eq!(listener.accept_raw()?.recv_bytes()?, b"hello");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn accept_raw(&mut self) -> Result<RawConnection, Error> {
         self.accept_until(Deadline::NEVER)
     }
@@ -513,6 +547,23 @@ impl<S, R> Connection<S, R> {
     /// # Errors
     /// [`ErrorKind::NotFound`] if nothing is at the path or nobody listens there, [`ErrorKind::PermissionDenied`] if we may not connect, or
     /// the listener belongs to another user, [`ErrorKind::Timeout`] if its queue is full for 10 s. Whether the other side lets us in shows when something is received.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), procession::Error> {
+    /// use procession::ErrorKind;
+    /// use procession::ipc::{Connection, Listener};
+    ///
+    /// let mut listener = Listener::new()?;
+    /// let mut client = Connection::<u8, u8>::connect(listener.path().unwrap())?;
+    /// let mut server = listener.accept::<u8, u8>()?;
+    /// assert_eq!(server.peer()?.pid(), std::process::id());
+    /// server.send(&1)?;
+    /// assert_eq!(client.recv()?, 1);
+    /// let error = Connection::<u8, u8>::connect("/nobody/listens/here").unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::NotFound);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "Client")]
     pub fn connect(path: impl AsRef<Path>) -> Result<Connection<S, R>, Error> {
         Ok(RawConnection::connect(path)?.typed())

@@ -13,7 +13,7 @@
 //! | length | the message |
 //!
 //! Where the kernel keeps the borders of what was sent (`SOCK_SEQPACKET`), a message is a row of packets: the first begins with the header, none has
-//! more than 192 KiB, and none has bytes of two messages. So a small message is one call for both sides, and is there whole or not at all.
+//! more than 128 KiB, and none has bytes of two messages. So a small message is one call for both sides, and is there whole or not at all.
 //!
 //! A program of another version can still read the first three bytes, and say what it has found: they never change.
 
@@ -30,7 +30,8 @@ const MAGIC: [u8; 2] = [0xc5, b'p'];
 /// The largest message that is taken, unless the owner of the connection says otherwise: 1 GiB.
 pub(crate) const MESSAGE_MAX: u64 = 1 << 30;
 
-/// No packet is longer. One fits into the buffer that the kernel gives a socket, and fills it: with smaller ones large messages would be slower.
+/// No packet is longer. The buffer that the kernel gives a socket takes it and begins the next one. With smaller packets large messages are slower:
+/// a sender that waits is woken when most of the buffer is empty.
 pub(crate) const PACKET_MAX: usize = 128 * 1024;
 /// Memory for a message grows with what has come, in steps of at least this size: a length alone costs nothing.
 const STEP: usize = PACKET_MAX;

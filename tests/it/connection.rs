@@ -33,6 +33,12 @@ fn with_raw<S, R>() -> (UnixStream, Connection<S, R>) {
     (raw, Connection::from_fd(ours.into()).unwrap())
 }
 
+/// The same, where each write is a packet.
+fn with_raw_packets<S, R>() -> (UnixStream, Connection<S, R>) {
+    let (raw, ours) = Connection::<R, S>::pair().unwrap();
+    (raw.as_fd().try_clone_to_owned().unwrap().into(), ours)
+}
+
 fn text<T>(result: Result<T, procession::Error>) -> String {
     result.map(drop).unwrap_err().to_string()
 }
@@ -205,6 +211,37 @@ fn what_is_none_of_our_messages_is_named() {
             assert!(said.len() < 5000 && !said.contains('\x1b') && said.ends_with("this one expects u8"), "{said}");
             writer.join().unwrap().unwrap();
         }
+    });
+}
+
+#[test]
+fn packets_end_where_they_should() {
+    alone!({
+        let expected = "a packet that is longer than the message in it, or than 131072 bytes";
+        // More than the message, two messages, more than any packet, and more than is missing.
+        let cases: [&[&[u8]]; 4] = [
+            &[&[message(3, b"four"), b"x".to_vec()].concat()],
+            &[&[message(3, b"four"), message(3, b"five")].concat()],
+            &[&[header(3, 1_000_000), vec![1; 200_000]].concat()],
+            &[&[header(3, 150_000), vec![1; 100_000]].concat(), &[1; 50_001]],
+        ];
+        for packets in cases {
+            let (mut raw, ours) = with_raw_packets::<(), ()>();
+            let mut ours = ours.into_raw().unwrap();
+            let packets: Vec<Vec<u8>> = packets.iter().map(|packet| packet.to_vec()).collect();
+            let writer = thread::spawn(move || packets.iter().try_for_each(|packet| raw.write_all(packet)));
+            let error = ours.recv_bytes().unwrap_err();
+            assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Decode, expected));
+            writer.join().unwrap().unwrap();
+        }
+        // A header in two packets is unusual, and no harm.
+        let (mut raw, ours) = with_raw_packets::<(), ()>();
+        let mut ours = ours.into_raw().unwrap();
+        let bytes = message(3, b"four");
+        raw.write_all(&bytes[..7]).unwrap();
+        assert!(ours.try_recv_bytes().unwrap().is_none());
+        raw.write_all(&bytes[7..]).unwrap();
+        assert_eq!(ours.recv_bytes().unwrap(), b"four");
     });
 }
 
@@ -826,14 +863,24 @@ fn random_bytes_are_an_error_and_nothing_else() {
             random ^= random << 17;
             random
         };
-        for round in 0..2000 {
-            let (mut raw, ours) = with_raw::<u8, Vec<(String, Option<u32>)>>();
+        for round in 0..3000 {
+            type Values = Vec<(String, Option<u32>)>;
+            let (mut raw, ours) =
+                if round % 3 == 0 { with_raw_packets::<u8, Values>() } else { with_raw::<u8, Values>() };
             let mut ours = ours.message_max(10_000);
             let mut bytes: Vec<u8> = (0..next() % 400).map(|_| next() as u8).collect();
             if round % 2 == 0 {
                 bytes = [message(1, b"Vec<(String, Option<u32>)>"), message(2, &bytes)].concat();
             }
-            raw.write_all(&bytes).unwrap();
+            if round % 3 == 0 && !bytes.is_empty() {
+                // Cut somewhere, now and then where it should be.
+                let at = if round % 2 == 0 { 16 + 26 } else { next() as usize % bytes.len() };
+                let (one, two) = bytes.split_at(at.min(bytes.len()));
+                raw.write_all(one).unwrap();
+                raw.write_all(two).unwrap();
+            } else {
+                raw.write_all(&bytes).unwrap();
+            }
             drop(raw);
             // However it goes, it comes to an end.
             assert!(ours.incoming().count() <= bytes.len() / 16 + 1);
