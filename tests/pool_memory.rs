@@ -115,7 +115,7 @@ fn a_pool_that_serves_for_ever_does_not_grow() {
     }
     eprintln!("{bytes:?} bytes after each {count} tasks");
     let growth = bytes[3] - bytes[1];
-    // Tables have more or less room to spare.
-    assert!(growth < 1 << 20, "{bytes:?} bytes after each {count} tasks");
-    assert!(bytes[3] < 8 << 20, "{bytes:?} bytes");
+    // A table may double once more, as long as it is; 60 bytes for each task would be more than this.
+    assert!(growth < 4 << 20, "{bytes:?} bytes after each {count} tasks");
+    assert!(bytes[3] < 16 << 20, "{bytes:?} bytes");
 }

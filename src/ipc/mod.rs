@@ -4,8 +4,6 @@
 //!
 //! Everything here reaches another process by descriptor, as an argument or in a message: nothing has a name, and nothing is left behind.
 
-#![allow(dead_code)] // while it is being built
-
 mod array;
 mod barrier;
 mod bell;

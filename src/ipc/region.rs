@@ -164,11 +164,6 @@ impl Region {
         self.attached.me
     }
 
-    /// Whether it is the same memory, in this process.
-    pub(crate) fn is(&self, other: &Region) -> bool {
-        Arc::ptr_eq(&self.attached, &other.attached)
-    }
-
     /// Looks whether this party has died, and puts things right then. True if it is not there any more.
     pub(crate) fn bury_if_dead(&self, party: Party) -> bool {
         let attached = &*self.attached;
@@ -190,6 +185,7 @@ impl Region {
     }
 
     /// How many parties there are, the dead ones not counted.
+    #[cfg(test)]
     pub(crate) fn parties(&self) -> usize {
         self.bury_dead();
         let mapping = &self.attached.mapping;

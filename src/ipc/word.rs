@@ -95,11 +95,6 @@ impl Long {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop)
     }
 
-    #[inline]
-    pub(crate) fn add(&self, count: u64) -> u64 {
-        self.0.fetch_add(count, Ordering::SeqCst)
-    }
-
     /// The atomic itself, for values that users share.
     #[inline]
     pub(crate) fn atomic(&self) -> &AtomicU64 {

@@ -126,10 +126,6 @@ impl Long {
         }
     }
 
-    pub(crate) fn add(&self, count: u64) -> u64 {
-        if lives() { self.0.fetch_add(count, Ordering::AcqRel) } else { 0 }
-    }
-
     pub(crate) fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
         if !lives() {
             return Ok(());

@@ -18,6 +18,8 @@ mod descriptors;
 mod echo;
 mod engines;
 mod errors;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod examples_ipc;
 mod examples_pool;
 mod explain;
 mod filters;

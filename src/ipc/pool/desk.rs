@@ -376,7 +376,7 @@ impl Desk {
     fn bury(&mut self, key: ChildKey, result: Result<Output, Error>) {
         let Some(mut worker) = self.workers.remove(&key) else { return };
         let garbled = take_answers_of(&mut worker, &mut Vec::new()).is_err();
-        let output = result.unwrap_or_else(Error::into_output);
+        let mut output = result.unwrap_or_else(Error::into_output);
         let was_ready = worker.channel.is_ready();
         let (name, id, doom, done) = (worker.name, worker.id, worker.doom, worker.done);
         let (begun, rest) = worker.channel.into_rest();
@@ -387,7 +387,16 @@ impl Desk {
             self.note_early_end(&worker.call, &name, was_ready, output.status());
         }
         if let Some(Some(order)) = begun {
-            self.blame(order, doom, output, &format!("{name} (process {id})"), garbled);
+            // Where panics abort, the account of one is all that the worker has left.
+            let abort = cfg!(panic = "abort") && doom.is_none();
+            let panic = abort.then(|| outcome(&worker.call, output.status()).err()).flatten();
+            match panic.filter(|error| error.kind() == ErrorKind::Panic) {
+                Some(panic) => {
+                    output.command = format!("{name} (process {id}) in {}", order.function);
+                    tell(order.tell, Err(panic.with_output(output)));
+                }
+                None => self.blame(order, doom, output, &format!("{name} (process {id})"), garbled),
+            }
         }
     }
 

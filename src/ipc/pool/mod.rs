@@ -80,7 +80,6 @@ struct Rules {
     timeout: Option<Duration>,
     retries: u32,
     look_ahead: Option<usize>,
-    #[expect(clippy::type_complexity)] // a function from a command to a command
     configure: Box<dyn Fn(Command) -> Command + Send + Sync>,
 }
 
