@@ -434,6 +434,31 @@ impl From<Error> for io::Error {
     }
 }
 
+/// For functions that deal with both. An error of ours that was put into one of the system's comes out as it was.
+///
+/// ```
+/// use procession::{Command, Error, ErrorKind};
+///
+/// fn sorted(path: &str) -> Result<Vec<u8>, Error> {
+///     let text = std::fs::read(path)?;
+///     Command::new("sort").input(text).check_output()
+/// }
+///
+/// let error = sorted("/no/such/file").unwrap_err();
+/// assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Io, "No such file or directory"));
+/// let error = Error::from(std::io::Error::from(Command::new("no-such-program").call().unwrap_err()));
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// ```
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        error.downcast::<Error>().unwrap_or_else(|error| {
+            let mut error = Error::io("", error);
+            error.inner.step = None;
+            error
+        })
+    }
+}
+
 impl Output {
     /// The record itself if the process ended in a way that the command accepts.
     ///

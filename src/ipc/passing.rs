@@ -106,7 +106,7 @@ pub(crate) fn serialize<S: Serializer>(fd: BorrowedFd<'_>, serializer: S) -> Res
 fn give(fd: BorrowedFd<'_>) -> Result<u32, String> {
     LEAVING.with_borrow_mut(|stack| {
         let Some(gathered) = stack.last_mut() else {
-            return Err("a descriptor can only be an argument of a process or part of a message on a connection".into());
+            return Err("a descriptor can only be an argument of a process, of the initializer of a pool, or part of a message on a connection".into());
         };
         let copy = fd::duplicate_from(fd, 3).map_err(|error| format!("dup: {error}"))?;
         gathered.push(copy);

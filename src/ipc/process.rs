@@ -78,7 +78,18 @@ pub struct ProcessBuilder<A, R> {
 }
 
 impl<R: Serialize + DeserializeOwned> Process<R> {
-    /// Starts a process that calls the function.
+    /// Starts a process that calls the function. Dropping what this returns leaves the process running: whoever may leave early, by `?` for example,
+    /// asks for a [`daemon`](ProcessBuilder::daemon), or joins.
+    ///
+    /// Errors name the function; of a closure that is not much, so [give the process a name](ProcessBuilder::name). The message of a panic is also
+    /// written to standard error, as everywhere in Rust; [`configure`](ProcessBuilder::configure) can send it elsewhere.
+    ///
+    /// A closure must not capture: what it needs is its argument.
+    ///
+    /// ```compile_fail
+    /// let factor = 3;
+    /// let process = procession::ipc::Process::start(|number: u32| factor * number, 2);
+    /// ```
     ///
     /// # Errors
     /// If the arguments cannot be sent, or no process can be started; see also [`ProcessBuilder::start`].
@@ -121,7 +132,11 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     /// # Errors
     /// As [`join`](Self::join), and [a timeout](Error::is_timeout).
     pub fn join_timeout(&mut self, timeout: Duration) -> Result<R, Error> {
-        self.join_until(Deadline::after(timeout))
+        let joined = self.join_until(Deadline::after(timeout));
+        joined.map_err(|error| {
+            let goes_on = error.is_timeout() && self.is_alive();
+            if goes_on { error.detail(format!("has not ended after {timeout:?}")) } else { error }
+        })
     }
 
     fn join_until(&mut self, deadline: Deadline) -> Result<R, Error> {
