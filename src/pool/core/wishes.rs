@@ -150,14 +150,16 @@ impl Core {
         self.end_next_service(now);
     }
 
-    /// Of these services the one that was started last is to end, if all that is open waits for the end of one.
+    /// Of these services one is to end, if all that is open waits for the end of one: first those that were not started yet, then the one that
+    /// was started last.
     pub(in crate::pool) fn end_service_of(&mut self, ids: &HashSet<TaskId>, open: &HashSet<TaskId>, now: Instant) {
         let waiting = self.line.waiting_for_ends(ids.iter().copied());
         if open.iter().any(|id| !ids.contains(id) && !waiting.contains(id)) {
             return;
         }
-        let last = self.services.iter().rev().find(|id| ids.contains(id)).copied();
-        if let Some(id) = last.or_else(|| ids.iter().copied().find(|id| self.entries.contains_key(id))) {
+        let is_to_come = |id: &&TaskId| self.entries.contains_key(id) && !self.services.contains(id);
+        let to_come = ids.iter().find(is_to_come);
+        if let Some(id) = to_come.or_else(|| self.services.iter().rev().find(|id| ids.contains(id))).copied() {
             self.cancel(id, now);
         }
     }
