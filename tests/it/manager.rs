@@ -3,7 +3,7 @@
 use crate::support::{Scratch, alone, is_running, wait_for};
 use procession::ErrorKind;
 use procession::ipc::manager::{AcquireError, Cell, Dict, List, Lock, Queue, Semaphore};
-use procession::ipc::{Event, Manager, Process, ProcessPool, Proxy, Shared};
+use procession::ipc::{Connection, Event, Manager, Process, ProcessPool, Proxy, RawConnection, Shared};
 use procession::{Signal, Stdio};
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -365,7 +365,102 @@ fn one_slow_call_holds_up_nobody() {
     });
 }
 
-/// What goes through the door and is nothing of ours disturbs nobody.
+/// Over TCP nobody knows who waits but the connection.
+#[test]
+fn a_client_over_tcp_that_is_killed_takes_nothing() {
+    alone!({
+        let manager = Manager::start().unwrap();
+        let (queue, comes) = (manager.queue::<u8>(1).unwrap(), manager.cell(false).unwrap());
+        manager.publish("queue", &queue).unwrap();
+        manager.publish("comes", &comes).unwrap();
+        let address = manager.listen_on_tcp("127.0.0.1:0", &KEY).unwrap();
+        let get = |address: std::net::SocketAddr| {
+            let manager = Manager::connect_tcp(address, &KEY).unwrap();
+            let queue = manager.find::<Queue<u8>>("queue").unwrap();
+            manager.find::<Cell<bool>>("comes").unwrap().set(&true).unwrap();
+            queue.get().unwrap()
+        };
+        let mut waits = Process::start(get, address).unwrap();
+        wait_for("the other one", || comes.get().unwrap());
+        std::thread::sleep(Duration::from_millis(50)); // so that it is in `get`, most of the time
+        waits.kill().unwrap();
+        waits.wait().unwrap();
+        queue.put(&5).unwrap();
+        assert_eq!(queue.get_timeout(LONG).unwrap(), 5);
+    });
+}
+
+#[derive(serde::Serialize)]
+struct ManagerRequest1(u8, u64, u64, Option<Duration>, String, (Vec<u8>, Vec<()>));
+
+type Failure = (u8, String, Option<(String, String, String)>);
+
+#[derive(serde::Deserialize)]
+struct ManagerAnswer1(Result<(u64, (Vec<u8>, Vec<()>)), Failure>);
+
+/// Whatever a stranger says is answered, and runs nothing.
+#[test]
+fn nonsense_disturbs_nobody() {
+    alone!({
+        let scratch = Scratch::new();
+        let manager = Manager::start().unwrap();
+        let (path, pid) = (scratch.join("socket"), manager.id());
+        manager.listen_at(&path).unwrap();
+        let dict = manager.dict::<String, Vec<u16>>().unwrap();
+        let mut raw = RawConnection::connect(&path).unwrap();
+        raw.send_bytes(b"no request").unwrap();
+        assert_eq!(raw.recv_bytes().unwrap_err().kind(), ErrorKind::Ended);
+        let mut stranger = Connection::<ManagerRequest1, ManagerAnswer1>::connect(&path).unwrap();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % below
+        };
+        let mut failures = 0;
+        for _ in 0..5_000 {
+            // No release, which has no answer.
+            let verb = [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11][next(11) as usize];
+            let payload = (0..next(12)).map(|_| next(256) as u8).collect();
+            let number = if next(2) == 0 { next(10) } else { next(u64::MAX) };
+            let text = next(3).to_string();
+            let request = ManagerRequest1(verb, next(6), number, Some(Duration::ZERO), text, (payload, Vec::new()));
+            stranger.send(&request).unwrap();
+            failures += u32::from(stranger.recv_timeout(LONG).unwrap().0.is_err());
+        }
+        assert!(failures > 1_000, "{failures}");
+        drop(stranger);
+        dict.clear().unwrap();
+        dict.insert(&"still".to_owned(), &vec![1]).unwrap();
+        assert_eq!((dict.len().unwrap(), manager.id()), (1, pid));
+    });
+}
+
+#[test]
+fn proxies_are_used_by_many_threads() {
+    fn is_shared<T: Send + Sync>(_: &T) {}
+    alone!({
+        let manager = Manager::start().unwrap();
+        is_shared(&manager);
+        let (adder, lock) = (manager.create(Adder, 0).unwrap(), manager.lock().unwrap());
+        is_shared(&adder);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        let _guard = lock.lock().unwrap();
+                        let before = adder.call(&0).unwrap();
+                        assert_eq!(adder.call(&1).unwrap(), before + 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(adder.call(&0).unwrap(), 600);
+    });
+}
+
+/// There are too few descriptors for it.
 #[test]
 fn a_manager_that_cannot_start_says_why() {
     alone!({

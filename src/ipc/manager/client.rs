@@ -140,11 +140,6 @@ impl Client {
             idle.push(line);
         }
     }
-
-    /// Whether this is a manager of this machine.
-    pub(super) fn is_local(&self) -> bool {
-        !matches!(self.door, Door::Tcp(..))
-    }
 }
 
 fn find(clients: &[Weak<Client>], identity: [u8; 16]) -> Option<Arc<Client>> {

@@ -108,9 +108,17 @@ pub(super) fn made(object: Arc<dyn Object>) {
 /// Calls a function that asks for the object in its hands.
 pub(super) fn handing<R>(object: Arc<dyn Object>, work: impl FnOnce() -> R) -> R {
     IN_HANDS.set(Some(object));
-    let result = work();
-    IN_HANDS.take();
-    result
+    let _emptied = Emptied;
+    work()
+}
+
+/// The hands are empty afterwards, also when a panic passes.
+struct Emptied;
+
+impl Drop for Emptied {
+    fn drop(&mut self) {
+        IN_HANDS.take();
+    }
 }
 
 /// The object in the hands of this function, for as long as the work takes.

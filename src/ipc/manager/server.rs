@@ -208,7 +208,8 @@ impl Visitor {
                 let called = self.server.shelf().get(object)?;
                 self.remember(object, &called);
                 let deadline = patience.map_or(Deadline::NEVER, Deadline::after);
-                let is_gone = || poll::is_hung_up(visit.as_fd()).unwrap_or(true);
+                // Who waits for an answer says nothing, so what comes is the end.
+                let is_gone = || poll::wait_readable(visit.as_fd(), Some(Instant::now())).unwrap_or(true);
                 Ok((0, called.call(payload, &Caller { visitor: self.number, deadline, is_gone: &is_gone })?))
             }
             Verb::Run => {
