@@ -391,12 +391,13 @@ fn a_client_over_tcp_that_is_killed_takes_nothing() {
 }
 
 #[derive(serde::Serialize)]
-struct ManagerRequest1(u8, u64, u64, Option<Duration>, String, (Vec<u8>, Vec<()>));
+struct ManagerRequest1(u8, u64, u64, Option<Duration>, String, Payload);
 
+type Payload = (Vec<u8>, Vec<()>);
 type Failure = (u8, String, Option<(String, String, String)>);
 
 #[derive(serde::Deserialize)]
-struct ManagerAnswer1(Result<(u64, (Vec<u8>, Vec<()>)), Failure>);
+struct ManagerAnswer1(Result<(u64, Payload), Failure>);
 
 /// Whatever a stranger says is answered, and runs nothing.
 #[test]

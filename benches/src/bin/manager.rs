@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 
 fn main() {
     let options = Options::parse(5);
-    let (ours, theirs) = (options.pick(40_000_u64, 400), options.pick(4_000_u64, 40));
+    let (ours, theirs) = (options.pick(40_000, 400), options.pick(4_000, 40));
     let manager = Manager::start().unwrap();
     let dict = manager.dict::<u64, u64>().unwrap();
     let contestants = vec![contestant("procession Dict", || {
-        for number in 0..ours {
+        for number in 0..ours as u64 {
             dict.insert(&(number % 100), &number).unwrap();
             assert_eq!(dict.get(&(number % 100)).unwrap(), Some(number));
         }
@@ -18,7 +18,7 @@ fn main() {
     report(&format!("{} calls, {} rounds", ours * 2, options.rounds), &measure(&options, 1, contestants));
     println!("Python, {} calls, as it measures itself:", theirs * 2);
     for _ in 0..options.rounds {
-        python(theirs);
+        python(theirs as u64);
     }
 }
 

@@ -10,7 +10,6 @@ use super::server::put_on_shelf;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::ipc::lock::OwnerDied;
-use serde::de::DeserializeOwned;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::marker::PhantomData;
@@ -45,9 +44,9 @@ const GIVE: u8 = 1;
 const LOOK: u8 = 2;
 const CLEAR: u8 = 3;
 
-const FREE: u8 = 0;
-const TAKEN: u8 = 1;
-const TAKEN_FROM_DEAD: u8 = 2;
+const FREE: u64 = 0;
+const TAKEN: u64 = 1;
+const TAKEN_FROM_DEAD: u64 = 2;
 
 /// What a [`Lock`] stands for.
 #[derive(Debug, Default)]
@@ -58,9 +57,9 @@ struct LockState {
 
 impl Waiting for LockState {
     type Call = u8;
-    type Answer = u8;
+    type Answer = u64;
 
-    fn attempt(&mut self, call: &mut u8, visitor: u64) -> Option<u8> {
+    fn attempt(&mut self, call: &mut u8, visitor: u64) -> Option<u64> {
         match *call {
             TAKE if self.holder.is_none() => {
                 self.holder = Some(visitor);
@@ -108,7 +107,7 @@ impl Lock {
     }
 
     fn lock_until(&self, deadline: Deadline) -> Result<LockGuard, AcquireError> {
-        let (answer, held) = Held::take::<u8>(&self.handle, deadline)?;
+        let (answer, held) = Held::take(&self.handle, deadline)?;
         let guard = LockGuard { _held: held };
         if answer == TAKEN_FROM_DEAD { Err(AcquireError::OwnerDied(OwnerDied::of(guard))) } else { Ok(guard) }
     }
@@ -119,7 +118,7 @@ impl Lock {
     /// As [`Proxy::call`](super::Proxy::call).
     #[doc(alias = "locked")]
     pub fn is_locked(&self) -> Result<bool, Error> {
-        Ok(self.handle.call::<_, u8>(&LOOK, Deadline::NEVER)? != FREE)
+        Ok(self.handle.call::<_, u64>(&LOOK, Deadline::NEVER)? != FREE)
     }
 }
 
@@ -127,14 +126,14 @@ impl Lock {
 #[derive(Debug)]
 struct Held {
     handle: Handle,
-    line: Option<Line>,
+    line: Option<Box<Line>>,
 }
 
 impl Held {
-    fn take<A: DeserializeOwned>(handle: &Handle, deadline: Deadline) -> Result<(A, Held), Error> {
-        let (answer, line) = handle.call_on(handle.client().line()?, &TAKE, deadline)?;
+    fn take(handle: &Handle, deadline: Deadline) -> Result<(u64, Held), Error> {
+        let (answer, line) = handle.call_on::<_, u64>(handle.client().line()?, &TAKE, deadline)?;
         match answer {
-            Ok(answer) => Ok((answer, Held { handle: handle.clone(), line: Some(line) })),
+            Ok(answer) => Ok((answer, Held { handle: handle.clone(), line: Some(Box::new(line)) })),
             Err(error) => {
                 handle.client().put_back(line);
                 Err(error)
@@ -147,7 +146,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let Some(line) = self.line.take() else { return };
         // If the manager has gone, nothing is held any more.
-        if let Ok((Ok(_), line)) = self.handle.call_on::<_, u8>(line, &GIVE, Deadline::NEVER) {
+        if let Ok((Ok(_), line)) = self.handle.call_on::<_, u64>(*line, &GIVE, Deadline::NEVER) {
             self.handle.client().put_back(line);
         }
     }
@@ -277,7 +276,7 @@ impl Semaphore {
     /// # Errors
     /// As [`Proxy::call`](super::Proxy::call).
     pub fn acquire(&self) -> Result<Permit, Error> {
-        Ok(Permit { _held: Held::take::<u64>(&self.handle, Deadline::NEVER)?.1 })
+        Ok(Permit { _held: Held::take(&self.handle, Deadline::NEVER)?.1 })
     }
 
     /// As [`acquire`](Self::acquire), for so long at most.
@@ -285,7 +284,7 @@ impl Semaphore {
     /// # Errors
     /// [A timeout](Error::is_timeout) also.
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit, Error> {
-        Ok(Permit { _held: Held::take::<u64>(&self.handle, Deadline::after(timeout))?.1 })
+        Ok(Permit { _held: Held::take(&self.handle, Deadline::after(timeout))?.1 })
     }
 
     /// How many permits are free just now.
@@ -511,5 +510,58 @@ impl<T: Item> Queue<T> {
     /// As [`Proxy::call`](super::Proxy::call).
     pub fn is_empty(&self) -> Result<bool, Error> {
         Ok(self.len()? == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_tells_of_a_death_once() {
+        let mut lock = LockState::default();
+        assert_eq!(lock.attempt(&mut { TAKE }, 1), Some(TAKEN));
+        assert_eq!((lock.attempt(&mut { TAKE }, 2), lock.attempt(&mut { LOOK }, 2)), (None, Some(TAKEN)));
+        // Who does not have it gives nothing back, and leaves nothing.
+        assert_eq!(lock.attempt(&mut { GIVE }, 2), Some(FREE));
+        lock.left(2);
+        assert_eq!(lock.attempt(&mut { TAKE }, 2), None);
+        lock.left(1);
+        assert_eq!(lock.attempt(&mut { TAKE }, 2), Some(TAKEN_FROM_DEAD));
+        assert_eq!(lock.attempt(&mut { GIVE }, 2), Some(FREE));
+        assert_eq!(lock.attempt(&mut { TAKE }, 3), Some(TAKEN));
+    }
+
+    #[test]
+    fn permits_come_back() {
+        let mut permits = Permits { free: 2, held: HashMap::new() };
+        assert_eq!((permits.attempt(&mut { TAKE }, 1), permits.attempt(&mut { TAKE }, 1)), (Some(1), Some(0)));
+        assert_eq!(permits.attempt(&mut { TAKE }, 2), None);
+        assert_eq!(permits.attempt(&mut { GIVE }, 2), Some(0));
+        assert_eq!(permits.attempt(&mut { GIVE }, 1), Some(1));
+        permits.left(1);
+        permits.left(1);
+        assert_eq!(permits.attempt(&mut { LOOK }, 2), Some(2));
+    }
+
+    #[test]
+    fn a_queue_keeps_order_and_bound() {
+        let mut queue = Items { items: VecDeque::new(), items_max: 2 };
+        assert_eq!(queue.attempt(&mut (TAKE, None), 1), None);
+        let mut put = |item| queue.attempt(&mut (GIVE, Some(item)), 1);
+        assert_eq!((put(1), put(2), put(3)), (Some((1, None)), Some((2, None)), None));
+        let mut waits = (GIVE, Some(3));
+        assert_eq!((queue.attempt(&mut waits, 1), waits), (None, (GIVE, Some(3))));
+        assert_eq!(queue.attempt(&mut (TAKE, None), 1), Some((2, Some(1))));
+        assert_eq!(queue.attempt(&mut waits, 1), Some((2, None)));
+        assert_eq!(queue.attempt(&mut (LOOK, None), 1), Some((2, None)));
+    }
+
+    #[test]
+    fn a_flag_stays_until_it_is_cleared() {
+        let mut flag = Flag::default();
+        let mut ask = |verb| flag.attempt(&mut { verb }, 1);
+        assert_eq!((ask(TAKE), ask(LOOK), ask(GIVE)), (None, Some(false), Some(true)));
+        assert_eq!((ask(TAKE), ask(TAKE), ask(CLEAR), ask(TAKE)), (Some(true), Some(true), Some(false), None));
     }
 }
