@@ -9,7 +9,7 @@ use super::function::Function;
 use crate::error::{Error, Panic};
 use crate::sys::program::{self, before_main};
 use std::backtrace::Backtrace;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -33,6 +33,8 @@ static CURRENT: OnceLock<Current> = OnceLock::new();
 thread_local! {
     /// The last panic of the thread that the function runs on.
     static LAST: RefCell<Option<Panic>> = const { RefCell::new(None) };
+    /// Whether panics of this thread are caught by somebody who asks for an account.
+    static IS_ACCOUNTED_FOR: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The process that this code runs in, if it was started for a function.
@@ -173,10 +175,17 @@ fn leave_accounts_of_panics(call: &Call) -> Result<(), Error> {
             // What cannot be written is seen by the exit code.
             let _ = call.end_in_panic(&account);
             LAST.set(Some(account));
+        } else if IS_ACCOUNTED_FOR.get() {
+            LAST.set(Some(account_of(info)));
         }
         before(info);
     }));
     Ok(())
+}
+
+/// From now on there are accounts of the panics of this thread, for [`take_last_panic`].
+pub(super) fn account_for_this_thread() {
+    IS_ACCOUNTED_FOR.set(true);
 }
 
 /// The account of a panic that was caught on this thread.

@@ -18,6 +18,7 @@ mod function;
 mod handshake;
 mod listener;
 mod lock;
+pub mod manager;
 #[cfg(all(test, loom))]
 mod models;
 mod object;
@@ -46,6 +47,7 @@ pub use connection::{Connection, Messages, Peer, RawConnection, Receiver, Sender
 pub use event::Event;
 pub use listener::Listener;
 pub use lock::{Lock, LockGuard, OwnerDied, TryLockError};
+pub use manager::{Manager, Proxy, Shared};
 pub use packets::{PacketReceiver, PacketSender, packet_queue};
 pub use passing::Descriptor;
 pub use plain::{Integer, Plain};

@@ -34,6 +34,8 @@ mod ipc_sync;
 mod jobserver;
 mod lines;
 mod live;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod manager;
 mod mob;
 mod nslookup;
 mod outside;
