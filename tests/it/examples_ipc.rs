@@ -14,6 +14,9 @@ mod heartbeat;
 #[path = "../../examples/karaoke.rs"]
 mod karaoke;
 #[allow(dead_code)] // its main
+#[path = "../../examples/manager_dict.rs"]
+mod manager_dict;
+#[allow(dead_code)] // its main
 #[path = "../../examples/piped_processes.rs"]
 mod piped_processes;
 #[allow(dead_code)] // its main
@@ -50,6 +53,7 @@ fn play() {
     match name {
         "heartbeat" => heartbeat::heartbeat(number as usize).unwrap(),
         "karaoke" => println!("{}", karaoke::karaoke(number).unwrap()),
+        "manager_dict" => println!("{:?}", manager_dict::manager_dict(number.into()).unwrap()),
         "piped_processes" => println!("{}", piped_processes::piped_processes(number.into()).unwrap()),
         "process_join" => process_join::process_join().unwrap(),
         "process_pool" => println!("{:?}", process_pool::process_pool().unwrap()),
@@ -284,5 +288,13 @@ fn the_end_of_the_first_process_ends_all() {
     alone!({
         assert_eq!(said_by("piped_processes", 0), ["0"]);
         assert_eq!(said_by("piped_processes", 10_000), ["333383335000"]);
+    });
+}
+
+#[test]
+fn a_dict_of_a_manager_loses_nothing() {
+    alone!({
+        let said = said_by("manager_dict", 100);
+        assert_eq!(said, ["[(0, 10), (1, 20), (4, 20), (5, 10), (6, 20), (9, 20)]"]);
     });
 }
