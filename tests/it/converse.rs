@@ -160,7 +160,7 @@ fn writing_and_reading_do_not_block_each_other() {
 fn a_child_that_does_not_take_its_input_is_told() {
     alone!({
         // Not in time: what is left goes with the next turn.
-        let mut child = talking(fixture("late-read").arg("400"));
+        let mut child = talking(fixture("late-read").arg("2000"));
         let mut talk = child.converse(SHORT);
         let error = talk.write(pattern(4 << 20)).unwrap_err();
         assert!(

@@ -116,7 +116,14 @@ fn essence(result: Result<Output, Error>) -> String {
     let streams = format!("{}\n{}", stream(output.captured_stdout()), stream(output.captured_stderr()));
     let leftover: Vec<u32> = pids_in(output.stdout(), "grandchild");
     drop(Leftover(leftover));
-    let digits = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "#").replace("##", "#").replace("##", "#");
+    // A number is a number, however long it is.
+    let digits = |text: &str| {
+        let mut short = text.replace(|c: char| c.is_ascii_digit(), "#");
+        while short.contains("##") {
+            short = short.replace("##", "#");
+        }
+        short
+    };
     format!(
         "{kind:?} {} {} {:?} {:?} {} {} pieces {} survivors {} {}\n{}",
         output.command(),
