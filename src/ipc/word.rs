@@ -57,11 +57,6 @@ impl Word {
         self.0.fetch_and(!bits, Ordering::SeqCst)
     }
 
-    /// The atomic itself, for what needs one order of all accesses.
-    pub(crate) fn atomic(&self) -> &AtomicU32 {
-        &self.0
-    }
-
     /// Sleeps while the word has this value, until the deadline at most. May come back for no reason: look again.
     pub(crate) fn sleep(&self, value: u32, deadline: Deadline) {
         futex::wait(&self.0, value, deadline.remaining());
@@ -95,10 +90,9 @@ impl Long {
         self.0.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).map(drop)
     }
 
-    /// The atomic itself, for values that users share.
     #[inline]
-    pub(crate) fn atomic(&self) -> &AtomicU64 {
-        &self.0
+    pub(crate) fn set_bits(&self, bits: u64) -> u64 {
+        self.0.fetch_or(bits, Ordering::SeqCst)
     }
 }
 

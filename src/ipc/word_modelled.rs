@@ -126,6 +126,10 @@ impl Long {
         }
     }
 
+    pub(crate) fn set_bits(&self, bits: u64) -> u64 {
+        if lives() { self.0.fetch_or(bits, Ordering::AcqRel) } else { 0 }
+    }
+
     pub(crate) fn replace(&self, old: u64, new: u64) -> Result<(), u64> {
         if !lives() {
             return Ok(());

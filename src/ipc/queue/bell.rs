@@ -17,7 +17,6 @@
 use crate::deadline::Deadline;
 use crate::ipc::region::LOOK;
 use crate::ipc::word::Word;
-use std::sync::atomic::Ordering::SeqCst;
 
 const SLEEPERS: u32 = 1 << 31;
 
@@ -28,7 +27,7 @@ pub(super) struct Drowsy(u32);
 
 /// Before looking for news for the last time, and then to [`sleep`] or not. `None` if it is too late to sleep: nobody needs to ring then.
 pub(super) fn before_sleep(word: &Word, deadline: Deadline) -> Option<Drowsy> {
-    (!deadline.has_passed()).then(|| Drowsy(word.atomic().fetch_or(SLEEPERS, SeqCst) | SLEEPERS))
+    (!deadline.has_passed()).then(|| Drowsy(word.set_bits(SLEEPERS) | SLEEPERS))
 }
 
 /// Sleeps until there may be news, until the deadline, or for [`LOOK`] at most. True if nobody has rung.
@@ -41,7 +40,7 @@ pub(super) fn sleep(word: &Word, drowsy: Option<Drowsy>, deadline: Deadline) -> 
 /// Whether somebody waits for news.
 #[inline]
 pub(super) fn is_waited_for(word: &Word) -> bool {
-    word.atomic().load(SeqCst) & SLEEPERS != 0
+    word.load() & SLEEPERS != 0
 }
 
 /// There is news for so many.
@@ -86,6 +85,7 @@ fn next(value: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::Ordering::SeqCst;
     use std::sync::atomic::{AtomicU32, AtomicUsize};
     use std::time::{Duration, Instant};
 

@@ -33,7 +33,6 @@ use crate::ipc::word::{Long, View, Word};
 use crate::sys::{fd, record_lock, shared};
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering::SeqCst;
 
 static KIND: Kind = Kind {
     name: "queue",
@@ -191,7 +190,7 @@ impl Core {
 
     /// Nothing is put any more. For all.
     pub(super) fn close(&self) {
-        self.long(AT_TAIL).atomic().fetch_or(CLOSED, SeqCst);
+        self.long(AT_TAIL).set_bits(CLOSED);
         for bell in [AT_NOT_EMPTY, AT_NOT_FULL] {
             bell::ring_all(self.word(bell));
         }
@@ -206,7 +205,7 @@ impl Core {
     }
 
     fn end(&self, offset: usize) -> End {
-        End::from_word(self.long(offset).atomic().load(SeqCst))
+        End::from_word(self.long(offset).load())
     }
 
     fn tail(&self) -> End {
@@ -328,7 +327,7 @@ impl Core {
         }
         if count > 0 {
             // From here on they exist, all at once. Nobody but a close can have been here.
-            let published = self.long(AT_TAIL).atomic().compare_exchange(before.word(), tail.word(), SeqCst, SeqCst);
+            let published = self.long(AT_TAIL).replace(before.word(), tail.word());
             published.map_err(|_| Refusal::Closed)?;
         }
         drop(turn);
@@ -429,7 +428,7 @@ impl Core {
         }
         if count > 0 {
             // From here on they are taken, all at once.
-            self.long(AT_HEAD).atomic().store(head.word(), SeqCst);
+            self.long(AT_HEAD).store(head.word());
         }
         drop(turn);
         let bell = self.word(AT_NOT_FULL);
@@ -483,11 +482,11 @@ impl Core {
     pub(super) fn task_done(&self) -> Result<(), Error> {
         let done = self.word(AT_DONE);
         loop {
-            let before = done.atomic().load(SeqCst);
+            let before = done.load();
             if messages_between(before, self.head().count()) == 0 {
                 return Err(Error::invalid("task_done was called more often than messages were taken from the queue"));
             }
-            if done.atomic().compare_exchange(before, next_count(before), SeqCst, SeqCst).is_ok() {
+            if done.replace(before, next_count(before)).is_ok() {
                 break;
             }
         }
@@ -500,7 +499,7 @@ impl Core {
     /// How many were put whose tasks are not done.
     pub(super) fn unfinished(&self) -> usize {
         // In this order it is 0 only if it was: done can never be more than put.
-        let done = self.word(AT_DONE).atomic().load(SeqCst);
+        let done = self.word(AT_DONE).load();
         messages_between(done, self.tail().count()) as usize
     }
 
