@@ -1,13 +1,16 @@
 //! The verbs that run a command to its end, and the conversation with a child that is there. Here are `Command::call`,
 //! `check_call`, `status`, `output`, `run`, `check_output`, `check_output_text`, and `Child::communicate`. Decides which streams
-//! a verb chooses, and what record comes out; the waiting is in `block`,
+//! a verb chooses, and what record comes out; the loop is in `drive`, the waiting in `block`,
 //! what the facts mean in `talk`, the rules for bytes in `machine`.
 
 mod block;
+mod drive;
 mod talk;
+mod wanted;
 
 use crate::child::{Child, KillOnDrop};
 use crate::command::{Command, Input, Limit, Stdio};
+use crate::course::Closing;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{Machine, STREAMS};
@@ -15,11 +18,15 @@ use crate::output::{Captured, Cause, Output, Stream};
 use crate::pipe::PipeWriter;
 use crate::status::ExitStatus;
 use crate::terminal::Terminal;
-pub(crate) use block::{Ending, drive};
+pub(crate) use block::{Blocking, block};
+pub(crate) use drive::{Driver, Ending, drive};
 use std::fmt;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::task::{Context, Poll};
 use std::time::Duration;
-pub(crate) use talk::{Closing, Decision, LOOK, Ready, State, Talk, Watch};
+pub(crate) use talk::{Decision, LOOK, Talk, Watch};
+pub(crate) use wanted::{answer, wanted};
 
 /// What becomes of the output of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +38,7 @@ pub(crate) enum Purpose {
 }
 
 /// A child, or several that are talked to together, whose output is handed out piece by piece.
-pub(crate) trait Party {
+pub(crate) trait Party: Send {
     /// Which streams of which child there are to hand out, the most wanted first.
     fn sources(&self) -> Vec<(usize, Stream)>;
 
@@ -42,8 +49,14 @@ pub(crate) trait Party {
     /// Takes up the conversation, or begins it: these streams are handed out, standard input stays open for more.
     fn hand_out(&mut self, sources: &[(usize, Stream)]);
 
-    /// Reads and writes until it is enough, all is over, or the deadline has come.
-    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error>;
+    /// Reads and writes until it is enough, all is over, or the deadline has come. While it is pending all there is to know is here.
+    fn pump(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        enough: &mut Enough<'_>,
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Ending, Error>>;
 
     /// Adds input behind what is still to be written.
     fn add_input(&mut self, input: Input) -> Result<(), Error>;
@@ -64,8 +77,21 @@ impl fmt::Debug for dyn Party + '_ {
     }
 }
 
+/// Who waits in a verb that is made of several turns.
+pub(crate) type Waiter = Box<dyn Driver + Send>;
+
+/// As [`Party::pump`], to be awaited.
+pub(crate) async fn pump(
+    party: &mut (dyn Party + '_),
+    deadline: Deadline,
+    enough: &mut Enough<'_>,
+    waiter: &mut Waiter,
+) -> Result<Ending, Error> {
+    poll_fn(|task| party.pump(task, deadline, enough, &mut **waiter)).await
+}
+
 /// Whether what was read and written until now is enough.
-pub(crate) type Enough<'a> = dyn FnMut(&[Talk<'_>]) -> bool + 'a;
+pub(crate) type Enough<'a> = dyn FnMut(&[Talk<'_>]) -> bool + Send + 'a;
 
 /// Pauses when it is enough.
 pub(crate) struct Until<'a, 'b>(pub(crate) &'a mut Enough<'b>);
@@ -101,10 +127,21 @@ impl Party for Child {
         self.machine = Some(machine);
     }
 
-    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error> {
-        let Some(mut machine) = self.machine.take() else { return Ok(Ending::Over) };
+    fn pump(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        enough: &mut Enough<'_>,
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Ending, Error>> {
+        let Some(mut machine) = self.machine.take() else { return Poll::Ready(Ok(Ending::Over)) };
         let mut talk = Talk::new(self, &mut machine);
-        let ending = drive(std::slice::from_mut(&mut talk), deadline, false, &mut Until(enough));
+        let (talks, watch) = (std::slice::from_mut(&mut talk), &mut Until(enough));
+        let Poll::Ready(ending) = drive(task, talks, deadline, false, watch, driver) else {
+            talk.leave();
+            self.machine = Some(machine);
+            return Poll::Pending;
+        };
         let mut closing = talk.into_closing();
         let failure = closing.failure.take();
         let overflowed = machine.overflowed().filter(|_| closing.cause == Cause::Overflow);
@@ -120,7 +157,7 @@ impl Party for Child {
             (Err(error), _) => Err(error.with_output(self.snapshot(&machine, Cause::Running))),
         };
         self.machine = Some(machine);
-        result
+        Poll::Ready(result)
     }
 
     fn add_input(&mut self, input: Input) -> Result<(), Error> {
@@ -397,8 +434,40 @@ impl Child {
         watch: &mut dyn Watch,
     ) -> Result<Output, Error> {
         let mut talk = Talk::new(self, &mut machine);
-        let ending = drive(std::slice::from_mut(&mut talk), deadline, stops, watch);
+        let talks = std::slice::from_mut(&mut talk);
+        let ending = block(poll_fn(|task| drive(task, talks, deadline, stops, watch, &mut Blocking)));
         let closing = talk.into_closing();
+        self.settle(machine, closing, ending, stops)
+    }
+
+    /// The same for a conversation that was begun and stands ready, by any driver. While it is pending it stays with the child.
+    pub(crate) fn poll_talk(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        stops: bool,
+        watch: &mut dyn Watch,
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Output, Error>> {
+        let mut machine = self.machine.take().unwrap_or_else(|| Box::new(self.new_machine(Purpose::Collect)));
+        let mut talk = Talk::new(self, &mut machine);
+        let Poll::Ready(ending) = drive(task, std::slice::from_mut(&mut talk), deadline, stops, watch, driver) else {
+            talk.leave();
+            self.machine = Some(machine);
+            return Poll::Pending;
+        };
+        let closing = talk.into_closing();
+        Poll::Ready(self.settle(*machine, closing, ending, stops))
+    }
+
+    /// What the end of a conversation, or of its time, means.
+    fn settle(
+        &mut self,
+        machine: Machine,
+        closing: Closing,
+        ending: Result<Ending, Error>,
+        stops: bool,
+    ) -> Result<Output, Error> {
         match ending {
             Ok(Ending::Over) => self.conclude(machine, closing),
             Ok(Ending::TimedOut | Ending::Paused) => {

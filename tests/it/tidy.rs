@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 29] = [
     "sys",
     "signal",
     "status",
@@ -26,6 +26,7 @@ const ORDER: [&str; 28] = [
     "machine",
     "filter",
     "tee",
+    "course",
     "child",
     "communicate",
     "live",
