@@ -120,6 +120,15 @@ impl Command {
         talk: impl FnOnce(&mut Conversation<'_>) -> Result<T, Error>,
     ) -> Result<(T, Output), Error> {
         let until = Deadline::from(self.timeout);
+        let mut child = self.start_talk()?;
+        let result = talk(&mut child.converse(timeout).until(until))?;
+        let machine = child.begin(Input::empty(), Purpose::Show)?;
+        let output = child.talk_with(machine, until.earlier(Deadline::after(timeout)), true, &mut ());
+        Ok((result, output.map_err(|error| self.say_late_end(error, until, timeout))?))
+    }
+
+    /// Starts a run by turns that is not to outlive its verb.
+    pub(crate) fn start_talk(&self) -> Result<Child, Error> {
         let [stdin, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
         let mut child = self.spawn_with(&[piped(stdin), piped(stdout), piped(stderr)])?;
@@ -131,17 +140,16 @@ impl Command {
             // More may come by the turns.
             machine.hold_input(true);
         }
-        let mut conversation = child.converse(timeout);
-        conversation.until = until;
-        let result = talk(&mut conversation)?;
-        let machine = child.begin(Input::empty(), Purpose::Show)?;
-        let output = child.talk_with(machine, until.earlier(Deadline::after(timeout)), true, &mut ());
-        let output = output.map_err(|error| match self.timeout {
+        Ok(child)
+    }
+
+    /// An error that knows which time was exceeded when all turns had been taken.
+    pub(crate) fn say_late_end(&self, error: Error, until: Deadline, timeout: Duration) -> Error {
+        match self.timeout {
             _ if !error.is_timeout() => error,
             Some(timeout) if until.has_passed() => error.detail(format!("timed out after {timeout:?}")),
             _ => error.detail(format!("not ended within {timeout:?}")),
-        });
-        Ok((result, output?))
+        }
     }
 }
 
@@ -156,6 +164,12 @@ impl<'a> Conversation<'a> {
         let mut conversation = Conversation { party, source, timeout, until: Deadline::NEVER, text, waiter };
         conversation.listen();
         conversation
+    }
+
+    /// All turns together take no longer than until then.
+    pub(crate) fn until(mut self, until: Deadline) -> Conversation<'a> {
+        self.until = until;
+        self
     }
 
     /// What is listened to is handed out.
@@ -221,6 +235,7 @@ impl<'a> Conversation<'a> {
     /// Says that no more input will come.
     #[doc(alias = "sendeof")]
     pub fn end_input(&mut self) {
+        self.waiter.let_go();
         self.party.end_input();
     }
 

@@ -30,6 +30,9 @@ pub(crate) trait Driver {
     /// This descriptor is about to be closed.
     fn closing(&mut self, _end: BorrowedFd<'_>) {}
 
+    /// Descriptors may be closed without a word until the next wait.
+    fn let_go(&mut self) {}
+
     /// It has others to wait for: nothing may be waited for but by asking it.
     fn never_blocks(&self) -> bool;
 }
@@ -57,6 +60,10 @@ pub(crate) fn drive(
     let mut sight = Sight::default();
     loop {
         sight.renew();
+        if talks.iter().any(|talk| talk.state.is_stopping()) {
+            // A stop lets go of those who have ended.
+            driver.let_go();
+        }
         let mut both = Both { watch: &mut *watch, driver: &mut *driver };
         for (place, talk) in talks.iter_mut().enumerate() {
             if never_blocks {

@@ -26,6 +26,7 @@ use std::ops::ControlFlow;
 use std::task::{Context, Poll};
 use std::time::Duration;
 pub(crate) use talk::{Decision, LOOK, Talk, Watch};
+#[cfg(feature = "future")]
 pub(crate) use wanted::{answer, wanted};
 
 /// What becomes of the output of a conversation.
@@ -306,7 +307,7 @@ impl Command {
         self.output()?.check()?.into_stdout_text()
     }
 
-    fn shared_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
+    pub(crate) fn shared_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
         let [_, stdout, stderr] = self.chosen_streams();
         Ok([self.input_stream(None)?, stdout, stderr])
     }
@@ -354,15 +355,34 @@ impl Command {
         prepare: impl FnOnce(&mut Machine),
     ) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
+        let (mut child, mut machine) = self.begin_run(streams, purpose)?;
+        prepare(&mut machine);
+        child.talk_with(machine, deadline, true, watch).map_err(|error| self.say_timeout(error))
+    }
+
+    /// Starts a run that is not to outlive its verb.
+    fn begin_run(&self, streams: &[Option<Stdio>; 3], purpose: Purpose) -> Result<(Child, Machine), Error> {
         let mut child = self.spawn_with(streams)?;
         child.kill_on_drop = KillOnDrop::Always;
         let [stdin, ..] = streams;
-        let mut machine = child.begin(self.fed_input(stdin.as_ref()), purpose)?;
-        prepare(&mut machine);
-        child.talk_with(machine, deadline, true, watch).map_err(|error| match self.timeout {
+        let machine = child.begin(self.fed_input(stdin.as_ref()), purpose)?;
+        Ok((child, machine))
+    }
+
+    /// The same, and the conversation stands ready in the child.
+    #[cfg(feature = "future")]
+    pub(crate) fn start_run(&self, streams: &[Option<Stdio>; 3], purpose: Purpose) -> Result<Child, Error> {
+        let (mut child, machine) = self.begin_run(streams, purpose)?;
+        child.machine = Some(Box::new(machine));
+        Ok(child)
+    }
+
+    /// An error that knows which time was exceeded.
+    pub(crate) fn say_timeout(&self, error: Error) -> Error {
+        match self.timeout {
             Some(timeout) if error.is_timeout() => error.detail(format!("timed out after {timeout:?}")),
             _ => error,
-        })
+        }
     }
 }
 
@@ -441,6 +461,7 @@ impl Child {
     }
 
     /// The same for a conversation that was begun and stands ready, by any driver. While it is pending it stays with the child.
+    #[cfg(feature = "future")]
     pub(crate) fn poll_talk(
         &mut self,
         task: &mut Context<'_>,

@@ -16,6 +16,8 @@ pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub(crate) use sight::Sight;
 pub use stopper::StopReport;
+#[cfg(feature = "future")]
+pub(crate) use stopper::Stops;
 pub(crate) use stopper::{Progress, Stopper, Target, signal_all, stop_all};
 
 use crate::deadline::Deadline;

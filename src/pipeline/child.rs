@@ -36,7 +36,7 @@ pub struct PipelineChild {
     pub(super) children: Vec<Child>,
     /// The children whose output comes to us and is given to the next one, because there are filters between them or targets.
     pub(super) relays: Vec<usize>,
-    pub(super) line: String,
+    pub(crate) line: String,
     pub(super) pipefail: bool,
 }
 
@@ -74,7 +74,7 @@ impl PipelineChild {
     /// If the system refuses to wait.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        if !self.relays.is_empty() || self.children.last().is_some_and(|last| last.sieve.is_some()) {
+        if self.passes_through_us() {
             return Ok(self.talk(Input::empty(), Purpose::Show, Deadline::NEVER, false, &mut ())?.status());
         }
         let ends = self.children.iter_mut().map(|child| {
@@ -85,11 +85,20 @@ impl PipelineChild {
         Ok(record::whole(&ends, self.pipefail).0)
     }
 
+    /// Whether something would stand still if nobody talked to the stages.
+    pub(crate) fn passes_through_us(&self) -> bool {
+        !self.relays.is_empty() || self.children.last().is_some_and(|last| last.sieve.is_some())
+    }
+
     /// The lines of the last stage's standard output and of every stage's standard error, as they come; see [`Child::lines`].
     pub fn lines(&mut self) -> Lines<'_> {
-        let last = self.children.last().map(|last| (last.settings.text, last.settings.line_max));
-        let (text, line_max) = last.unwrap_or_default();
+        let (text, line_max) = self.shown_as();
         Lines::new(self, text, line_max, Box::new(Blocking))
+    }
+
+    /// How lines are found, and how long they may be.
+    pub(crate) fn shown_as(&self) -> (Text, usize) {
+        self.children.last().map(|last| (last.settings.text, last.settings.line_max)).unwrap_or_default()
     }
 
     pub(crate) fn text(&self) -> Text {
@@ -177,6 +186,20 @@ impl PipelineChild {
         stopped
     }
 
+    /// The stages, with the ends of the whole, until the loan is dropped.
+    #[cfg(feature = "future")]
+    pub(crate) fn lend(&mut self) -> Lent<'_> {
+        self.lend_ends();
+        Lent(self)
+    }
+
+    /// The stages, with the ends of the whole.
+    #[cfg(feature = "future")]
+    pub(crate) fn into_stages(mut self) -> Vec<Child> {
+        self.lend_ends();
+        self.children
+    }
+
     /// The ends of the whole are those of the outer stages: they have them while something is done with all stages.
     fn lend_ends(&mut self) {
         if let Some(first) = self.children.first_mut() {
@@ -203,6 +226,11 @@ impl PipelineChild {
         watch: &mut dyn Watch,
     ) -> Result<Output, Error> {
         self.start_talk(input, purpose)?;
+        self.go_on(deadline, stops, watch)
+    }
+
+    /// Goes on with a conversation that was begun.
+    pub(super) fn go_on(&mut self, deadline: Deadline, stops: bool, watch: &mut dyn Watch) -> Result<Output, Error> {
         block(poll_fn(|task| self.poll_talk(task, deadline, stops, watch, &mut Blocking)))
     }
 
@@ -363,6 +391,24 @@ impl PipelineChild {
         }
         output.stages = stages;
         output
+    }
+}
+
+/// Stages that have the ends of the whole.
+#[cfg(feature = "future")]
+pub(crate) struct Lent<'a>(&'a mut PipelineChild);
+
+#[cfg(feature = "future")]
+impl Lent<'_> {
+    pub(crate) fn stages(&mut self) -> &mut [Child] {
+        &mut self.0.children
+    }
+}
+
+#[cfg(feature = "future")]
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.take_ends();
     }
 }
 

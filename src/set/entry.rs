@@ -84,7 +84,7 @@ impl Waited {
 }
 
 /// What there is to tell of a child.
-pub(super) enum Fact {
+pub(crate) enum Fact {
     Line(Stream, Cut),
     /// So much of what was [taken](Machine::taken).
     Chunk(Stream, usize),
