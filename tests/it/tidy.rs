@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 29] = [
     "sys",
     "signal",
     "status",
@@ -34,6 +34,7 @@ const ORDER: [&str; 28] = [
     "set",
     "pool",
     "ipc",
+    "future",
 ];
 
 /// Unsafe blocks are in `sys`, and a method that is declared unsafe is no unsafe block.
