@@ -33,6 +33,8 @@ mod set;
 pub mod pool;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 pub mod ipc;
+#[cfg(feature = "future")]
+pub mod future;
 
 pub use child::Child;
 pub use command::{Clock, Command, Filter, Id, Input, Overflow, Program, Pty, Resource, Stdio, Target, quote};

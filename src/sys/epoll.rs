@@ -8,7 +8,7 @@ use super::fd;
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollFlags, EpollOp};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub(crate) struct Answer {
 }
 
 /// How many answers one wait can bring.
-const ANSWERS_MAX: usize = 256;
+pub(super) const ANSWERS_MAX: usize = 256;
 
 pub(crate) struct Epoll {
     fd: OwnedFd,
@@ -39,11 +39,7 @@ pub(crate) struct Epoll {
 
 impl Epoll {
     pub(crate) fn new() -> io::Result<Epoll> {
-        // SAFETY: an integer argument.
-        let number = check(unsafe { libc::epoll_create1(EpollCreateFlags::EPOLL_CLOEXEC.bits()) })?;
-        // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
-        let fd = fd::above_stdio(unsafe { OwnedFd::from_raw_fd(number) })?;
-        Ok(Epoll { fd, answers: vec![EpollEvent::empty(); ANSWERS_MAX] })
+        Ok(Epoll { fd: create()?, answers: vec![EpollEvent::empty(); ANSWERS_MAX] })
     }
 
     /// Readable when something that was added is ready: one epoll can wait for another.
@@ -73,48 +69,65 @@ impl Epoll {
     }
 
     fn control(&self, operation: EpollOp, fd: BorrowedFd<'_>, event: &mut EpollEvent) -> io::Result<()> {
-        let event: *mut libc::epoll_event = std::ptr::from_mut(event).cast();
-        // SAFETY: an `EpollEvent` is a transparent `epoll_event`, which is read during the call; both descriptors are open.
-        check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation as i32, fd.as_raw_fd(), event) }).map(drop)
+        control(self.fd.as_fd(), operation, fd.as_raw_fd(), event)
     }
 
     /// Waits until something is ready or the moment has come (`None`: for ever), and appends what is ready. Never early.
     pub(crate) fn wait(&mut self, ready: &mut Vec<Answer>, until: Option<Instant>) -> io::Result<()> {
-        loop {
-            let remaining = until.map(|moment| moment.saturating_duration_since(Instant::now()));
-            match self.call(remaining) {
-                Ok(0) if until.is_none_or(|moment| Instant::now() < moment) => {}
-                Ok(count) => {
-                    ready.extend(self.answers.iter().take(count).map(Answer::from));
-                    return Ok(());
-                }
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
+        let count = wait(self.fd.as_fd(), &mut self.answers, until)?;
+        ready.extend(self.answers.iter().take(count).map(Answer::from));
+        Ok(())
     }
+}
 
-    /// epoll_pwait2(2), nanoseconds (Linux 5.11); epoll_wait(2), milliseconds rounded up, before that.
-    fn call(&mut self, remaining: Option<Duration>) -> nix::Result<usize> {
-        static HAS_PWAIT2: AtomicBool = AtomicBool::new(true);
-        let (fd, answers, count) = (self.fd.as_raw_fd(), self.answers.as_mut_ptr(), ANSWERS_MAX as libc::c_int);
-        let answers: *mut libc::epoll_event = answers.cast();
-        let remaining = remaining.map(|time| time.min(LONGEST));
-        if HAS_PWAIT2.load(Ordering::Relaxed) && remaining.is_some_and(|time| !time.is_zero()) {
-            let time = remaining.unwrap_or_default();
-            let time = libc::timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ };
-            let (time, mask) = (std::ptr::from_ref(&time), std::ptr::null::<libc::sigset_t>());
-            // SAFETY: `answers` has room for `count` events; the time is read during the call; a null mask changes nothing.
-            let result = unsafe { libc::syscall(libc::SYS_epoll_pwait2, fd, answers, count, time, mask, 0) };
-            match Errno::result(result) {
-                Err(Errno::ENOSYS | Errno::EPERM) => HAS_PWAIT2.store(false, Ordering::Relaxed),
-                result => return result.map(|count| count as usize),
-            }
+/// epoll_create1(2).
+pub(super) fn create() -> io::Result<OwnedFd> {
+    // SAFETY: an integer argument.
+    let number = check(unsafe { libc::epoll_create1(EpollCreateFlags::EPOLL_CLOEXEC.bits()) })?;
+    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+    fd::above_stdio(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// epoll_ctl(2).
+pub(super) fn control(epoll: BorrowedFd<'_>, operation: EpollOp, fd: RawFd, event: &mut EpollEvent) -> io::Result<()> {
+    let event: *mut libc::epoll_event = std::ptr::from_mut(event).cast();
+    // SAFETY: an `EpollEvent` is a transparent `epoll_event`, which is read during the call; a number that is not open is an error.
+    check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation as i32, fd, event) }).map(drop)
+}
+
+/// Waits until something is ready or the moment has come (`None`: for ever). How many answers there are. Never early.
+pub(super) fn wait(fd: BorrowedFd<'_>, answers: &mut [EpollEvent], until: Option<Instant>) -> io::Result<usize> {
+    loop {
+        let remaining = until.map(|moment| moment.saturating_duration_since(Instant::now()));
+        match call(fd, answers, remaining) {
+            Ok(0) if until.is_none_or(|moment| Instant::now() < moment) => {}
+            Ok(count) => return Ok(count),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
         }
-        let millis = remaining.map_or(-1, |time| time.as_nanos().div_ceil(1_000_000) as libc::c_int);
-        // SAFETY: `answers` has room for `count` events.
-        Errno::result(unsafe { libc::epoll_wait(fd, answers, count, millis) }).map(|count| count as usize)
     }
+}
+
+/// epoll_pwait2(2), nanoseconds (Linux 5.11); epoll_wait(2), milliseconds rounded up, before that.
+fn call(fd: BorrowedFd<'_>, answers: &mut [EpollEvent], remaining: Option<Duration>) -> nix::Result<usize> {
+    static HAS_PWAIT2: AtomicBool = AtomicBool::new(true);
+    let (fd, count, answers) = (fd.as_raw_fd(), answers.len() as libc::c_int, answers.as_mut_ptr());
+    let answers: *mut libc::epoll_event = answers.cast();
+    let remaining = remaining.map(|time| time.min(LONGEST));
+    if HAS_PWAIT2.load(Ordering::Relaxed) && remaining.is_some_and(|time| !time.is_zero()) {
+        let time = remaining.unwrap_or_default();
+        let time = libc::timespec { tv_sec: time.as_secs() as _, tv_nsec: time.subsec_nanos() as _ };
+        let (time, mask) = (std::ptr::from_ref(&time), std::ptr::null::<libc::sigset_t>());
+        // SAFETY: `answers` has room for `count` events; the time is read during the call; a null mask changes nothing.
+        let result = unsafe { libc::syscall(libc::SYS_epoll_pwait2, fd, answers, count, time, mask, 0) };
+        match Errno::result(result) {
+            Err(Errno::ENOSYS | Errno::EPERM) => HAS_PWAIT2.store(false, Ordering::Relaxed),
+            result => return result.map(|count| count as usize),
+        }
+    }
+    let millis = remaining.map_or(-1, |time| time.as_nanos().div_ceil(1_000_000) as libc::c_int);
+    // SAFETY: `answers` has room for `count` events.
+    Errno::result(unsafe { libc::epoll_wait(fd, answers, count, millis) }).map(|count| count as usize)
 }
 
 impl From<&EpollEvent> for Answer {

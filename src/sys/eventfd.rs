@@ -14,6 +14,7 @@ pub(crate) fn create() -> io::Result<OwnedFd> {
 }
 
 /// Whether the descriptor is such a one. It does not block from now on.
+#[cfg_attr(not(feature = "ipc"), allow(dead_code))] // the one caller
 pub(crate) fn is_one(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let link = std::fs::read_link(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()))?;
     let is = link.to_str() == Some("anon_inode:[eventfd]");
@@ -29,6 +30,7 @@ pub(crate) fn ring(fd: BorrowedFd<'_>) {
 }
 
 /// Not readable from now on. Nothing to read means that it was not.
+#[cfg_attr(not(feature = "ipc"), allow(dead_code))] // the one caller
 pub(crate) fn silence(fd: BorrowedFd<'_>) {
     while read(fd, &mut [0; 8]) == Err(Errno::EINTR) {}
 }

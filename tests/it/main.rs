@@ -15,6 +15,8 @@ mod connection;
 mod converse;
 mod crowd;
 mod descriptors;
+#[cfg(feature = "future")]
+mod drivers;
 mod echo;
 mod engines;
 mod errors;
@@ -23,6 +25,8 @@ mod examples_ipc;
 mod examples_pool;
 mod explain;
 mod filters;
+#[cfg(feature = "future")]
+mod future_scope;
 mod inject;
 mod interrupt;
 #[cfg(all(feature = "ipc", target_os = "linux"))]

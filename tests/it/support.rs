@@ -124,10 +124,14 @@ pub fn done_as_nobody() -> bool {
 
 /// Runs the body in a process of its own, and checks that it leaves no litter: descriptors, threads, children, signal state,
 /// directory, file mode mask and environment are as before. The process is ended by SIGALRM if it takes too long.
+/// What the body would leave on purpose, such as the thread of a runtime, can be made before: `alone!(after make, { ... })`.
 macro_rules! alone {
-    ($body:block) => {{
+    ($body:block) => {
+        $crate::support::alone!(after || (), $body)
+    };
+    (after $prepare:expr, $body:block) => {{
         fn here() {}
-        $crate::support::run_alone(std::any::type_name_of_val(&here), || $body)
+        $crate::support::run_alone(std::any::type_name_of_val(&here), $prepare, || $body)
     }};
 }
 pub(crate) use alone;
@@ -136,7 +140,7 @@ const VARIABLE: &str = "PROCESSION_TEST_ALONE";
 const SECONDS_MAX: u32 = 90;
 
 /// See [`alone!`].
-pub fn run_alone(type_name: &str, body: impl FnOnce()) {
+pub fn run_alone(type_name: &str, prepare: impl FnOnce(), body: impl FnOnce()) {
     let path = type_name.strip_suffix("::here").unwrap_or(type_name);
     let name = path.split_once("::").map_or(path, |(_crate, name)| name);
     if std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == *name) {
@@ -147,6 +151,7 @@ pub fn run_alone(type_name: &str, body: impl FnOnce()) {
             // SAFETY: the default action runs no code of ours.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
+        prepare();
         let before = Litter::now();
         body();
         before.check();

@@ -35,6 +35,7 @@ const ORDER: [&str; 29] = [
     "set",
     "pool",
     "ipc",
+    "future",
 ];
 
 /// Unsafe blocks are in `sys`, and a method that is declared unsafe is no unsafe block.

@@ -1,0 +1,436 @@
+//! Our own reactor: which descriptors and moments the futures of one thread wait for, and how that thread sleeps until something comes.
+//! There is one for each thread, shared by all scopes on it; it goes with the last scope or source. Nothing is made before somebody waits: a
+//! scope without descriptors parks its thread, and has no descriptor of its own. Which task runs is decided in `scope.rs`.
+
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::sys::edges::{Edge, Edges};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Waker};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Read,
+    Write,
+}
+
+/// What goes on when nobody waits for it any more.
+pub(crate) type Rest = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+pub(crate) struct Reactor {
+    thread: Thread,
+    edges: OnceLock<Edges>,
+    state: Mutex<State>,
+    /// The loop sleeps, or is about to: whoever has news wakes it.
+    is_parked: AtomicBool,
+    /// Scopes that are open: they take what is adopted.
+    scopes: AtomicUsize,
+    waits: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<RawFd, Entry>,
+    /// The last life that was given to an entry.
+    lives: u32,
+    timers: BTreeMap<(Instant, u64), Waker>,
+    last_timer: u64,
+    adopted: Vec<Rest>,
+}
+
+/// A descriptor that somebody waits for.
+struct Entry {
+    /// So that a late answer about a closed descriptor finds nobody.
+    life: u32,
+    edge: Edge,
+    sources: Vec<Arc<Flag>>,
+}
+
+/// What one source is told.
+struct Flag {
+    interest: Interest,
+    state: Mutex<FlagState>,
+}
+
+#[derive(Default)]
+struct FlagState {
+    is_ready: bool,
+    waker: Option<Waker>,
+}
+
+thread_local! {
+    /// The reactor of this thread, while somebody holds it.
+    static OWN: RefCell<Weak<Reactor>> = const { RefCell::new(Weak::new()) };
+    /// The same, while its loop polls.
+    static POLLING: RefCell<Option<Arc<Reactor>>> = const { RefCell::new(None) };
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Reactor {
+    /// That of this thread.
+    pub(super) fn of_thread() -> Arc<Reactor> {
+        OWN.with_borrow_mut(|own| {
+            own.upgrade().unwrap_or_else(|| {
+                let reactor = Arc::new(Reactor {
+                    thread: thread::current(),
+                    edges: OnceLock::new(),
+                    state: Mutex::default(),
+                    is_parked: AtomicBool::new(false),
+                    scopes: AtomicUsize::new(0),
+                    waits: AtomicU64::new(0),
+                });
+                *own = Arc::downgrade(&reactor);
+                reactor
+            })
+        })
+    }
+
+    /// The one whose loop polls on this thread just now.
+    pub(super) fn polling() -> Option<Arc<Reactor>> {
+        POLLING.try_with(|polling| polling.borrow().clone()).ok().flatten()
+    }
+
+    pub(super) fn is_polling() -> bool {
+        POLLING.try_with(|polling| polling.borrow().is_some()).unwrap_or(false)
+    }
+
+    /// Whether its loop polls on this thread just now.
+    fn is_polling_here(&self) -> bool {
+        let is_it = |polling: &RefCell<Option<Arc<Reactor>>>| {
+            polling.borrow().as_ref().is_some_and(|polling| std::ptr::eq(&**polling, self))
+        };
+        POLLING.try_with(is_it).unwrap_or(false)
+    }
+
+    /// What is polled until the guard is dropped finds this reactor.
+    pub(super) fn poll(self: &Arc<Reactor>) -> Polling {
+        POLLING.with_borrow_mut(|polling| *polling = Some(Arc::clone(self)));
+        Polling
+    }
+
+    pub(super) fn open(&self) {
+        self.scopes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Not if this is the last scope and something was adopted meanwhile.
+    pub(super) fn close(&self) -> bool {
+        let state = lock(&self.state);
+        let is_free = state.adopted.is_empty() || self.scopes.load(Ordering::SeqCst) > 1;
+        if is_free {
+            self.scopes.fetch_sub(1, Ordering::SeqCst);
+        }
+        is_free
+    }
+
+    /// Also with something adopted, which nobody can run: the kernel refuses to wait.
+    pub(super) fn force_close(&self) {
+        self.scopes.fetch_sub(1, Ordering::SeqCst);
+        drop(self.take_adopted());
+    }
+
+    pub(super) fn has_adopted(&self) -> bool {
+        !lock(&self.state).adopted.is_empty()
+    }
+
+    /// How often the thread has waited for the kernel.
+    pub(super) fn waits(&self) -> u64 {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Gives back what no scope is there for.
+    pub(super) fn adopt(&self, rest: Rest) -> Result<(), Rest> {
+        let mut state = lock(&self.state);
+        if self.scopes.load(Ordering::SeqCst) == 0 {
+            return Err(rest);
+        }
+        state.adopted.push(rest);
+        drop(state);
+        self.wake();
+        Ok(())
+    }
+
+    pub(super) fn take_adopted(&self) -> Vec<Rest> {
+        std::mem::take(&mut lock(&self.state).adopted)
+    }
+
+    /// There is news: the wait ends.
+    pub(super) fn wake(&self) {
+        if self.is_parked.load(Ordering::SeqCst) && self.is_parked.swap(false, Ordering::SeqCst) {
+            match self.edges.get() {
+                Some(edges) => edges.ring(),
+                None => self.thread.unpark(),
+            }
+        }
+    }
+
+    /// Calls those whose moment has come or whose descriptor is ready. Waits for that if nobody has `news`.
+    pub(super) fn turn(&self, has_news: impl Fn() -> bool) -> io::Result<()> {
+        let next = self.call_timers();
+        self.is_parked.store(true, Ordering::SeqCst);
+        // Whoever has come after this question finds us parked.
+        let is_waiting = !has_news();
+        if !is_waiting {
+            self.is_parked.store(false, Ordering::SeqCst);
+        }
+        let result = match self.edges.get() {
+            Some(edges) if is_waiting => self.wait_for_edges(edges, next),
+            Some(edges) if !lock(&self.state).entries.is_empty() => self.wait_for_edges(edges, Some(Instant::now())),
+            None if is_waiting => {
+                self.park(next);
+                Ok(())
+            }
+            _ => return Ok(()),
+        };
+        self.is_parked.store(false, Ordering::SeqCst);
+        if is_waiting && next.is_some() {
+            self.call_timers();
+        }
+        result
+    }
+
+    fn park(&self, until: Option<Instant>) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        match until {
+            // Early or for nothing: the loop asks again.
+            Some(moment) => thread::park_timeout(moment.saturating_duration_since(Instant::now())),
+            None => thread::park(),
+        }
+    }
+
+    fn wait_for_edges(&self, edges: &Edges, until: Option<Instant>) -> io::Result<()> {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        let mut ready = Vec::new();
+        let result = edges.wait(&mut ready, until);
+        self.is_parked.store(false, Ordering::SeqCst);
+        result?;
+        for (token, edge) in ready {
+            self.tell(token, edge);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, token: u64, edge: Edge) {
+        let (fd, life) = (token as u32 as RawFd, (token >> 32) as u32);
+        let told: Vec<Arc<Flag>> = match lock(&self.state).entries.get(&fd) {
+            Some(entry) if entry.life == life => entry.sources.iter().filter(|flag| flag.is_told(edge)).cloned().collect(),
+            _ => return,
+        };
+        for flag in told {
+            let mut state = lock(&flag.state);
+            state.is_ready = true;
+            let waker = state.waker.take();
+            drop(state);
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Calls the timers whose moment has come. The next moment.
+    fn call_timers(&self) -> Option<Instant> {
+        let mut state = lock(&self.state);
+        let first = state.timers.first_key_value().map(|((moment, _), _)| *moment)?;
+        let now = Instant::now();
+        if first > now {
+            return Some(first);
+        }
+        let later = state.timers.split_off(&(now, u64::MAX));
+        let due = std::mem::replace(&mut state.timers, later);
+        let next = state.timers.first_key_value().map(|((moment, _), _)| *moment);
+        drop(state);
+        due.into_values().for_each(Waker::wake);
+        next
+    }
+
+    /// A descriptor that is waited for.
+    pub(super) fn source(self: &Arc<Reactor>, fd: BorrowedFd<'_>, interest: Interest) -> Result<Option<OwnSource>, Error> {
+        if self.thread.id() != thread::current().id() {
+            return Err(Error::invalid(ELSEWHERE));
+        }
+        let of_step = |error| Error::io("epoll", error);
+        let edges = match self.edges.get() {
+            Some(edges) => edges,
+            None => {
+                let edges = Edges::new().map_err(of_step)?;
+                self.edges.get_or_init(|| edges)
+            }
+        };
+        match self.enter(edges, fd, interest) {
+            Ok((life, flag)) => Ok(Some(OwnSource { reactor: Arc::clone(self), fd: fd.as_raw_fd(), life, flag })),
+            // A file, which is always ready.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
+            Err(error) => Err(of_step(error)),
+        }
+    }
+
+    fn enter(&self, edges: &Edges, fd: BorrowedFd<'_>, interest: Interest) -> io::Result<(u32, Arc<Flag>)> {
+        let state = &mut *lock(&self.state);
+        let flag = Arc::new(Flag { interest, state: Mutex::default() });
+        let number = fd.as_raw_fd();
+        let life = match state.entries.get_mut(&number) {
+            Some(entry) => {
+                let edge = with(entry.edge, interest);
+                edges.change(number, token(number, entry.life), edge)?;
+                entry.edge = edge;
+                entry.sources.push(Arc::clone(&flag));
+                entry.life
+            }
+            None => {
+                let (life, edge) = (state.lives.wrapping_add(1), with(Edge::default(), interest));
+                edges.add(number, token(number, life), edge)?;
+                state.lives = life;
+                state.entries.insert(number, Entry { life, edge, sources: vec![Arc::clone(&flag)] });
+                life
+            }
+        };
+        Ok((life, flag))
+    }
+
+    fn leave(&self, number: RawFd, flag: &Arc<Flag>) {
+        let state = &mut *lock(&self.state);
+        let Some(entry) = state.entries.get_mut(&number) else { return };
+        entry.sources.retain(|other| !Arc::ptr_eq(other, flag));
+        if entry.sources.is_empty() {
+            state.entries.remove(&number);
+            if let Some(edges) = self.edges.get() {
+                edges.remove(number);
+            }
+        }
+    }
+
+    /// Arms the timer for this moment, in place of an earlier arming.
+    fn arm(&self, armed: &mut Option<(Instant, u64)>, moment: Instant, waker: &Waker) {
+        let state = &mut *lock(&self.state);
+        if let Some(key) = armed.filter(|(before, _)| *before == moment)
+            && let Some(before) = state.timers.get_mut(&key)
+        {
+            before.clone_from(waker);
+            return;
+        }
+        armed.take().and_then(|key| state.timers.remove(&key));
+        state.last_timer += 1;
+        let key = (moment, state.last_timer);
+        state.timers.insert(key, waker.clone());
+        *armed = Some(key);
+    }
+
+    fn disarm(&self, armed: &mut Option<(Instant, u64)>) {
+        if let Some(key) = armed.take() {
+            lock(&self.state).timers.remove(&key);
+        }
+    }
+}
+
+/// Why a source fails.
+const ELSEWHERE: &str = "this belongs to a scope of another thread, or to one that does not run: nobody would wake it here";
+
+/// The loop polls until this is dropped.
+pub(super) struct Polling;
+
+impl Drop for Polling {
+    fn drop(&mut self) {
+        let _ = POLLING.try_with(|polling| polling.borrow_mut().take());
+    }
+}
+
+fn with(edge: Edge, interest: Interest) -> Edge {
+    match interest {
+        Interest::Read => Edge { reads: true, ..edge },
+        Interest::Write => Edge { writes: true, ..edge },
+    }
+}
+
+fn token(number: RawFd, life: u32) -> u64 {
+    u64::from(number as u32) | u64::from(life) << 32
+}
+
+impl Flag {
+    fn is_told(&self, edge: Edge) -> bool {
+        match self.interest {
+            Interest::Read => edge.reads,
+            Interest::Write => edge.writes,
+        }
+    }
+}
+
+/// A descriptor that is waited for in our own loop.
+pub(crate) struct OwnSource {
+    reactor: Arc<Reactor>,
+    fd: RawFd,
+    life: u32,
+    flag: Arc<Flag>,
+}
+
+impl OwnSource {
+    pub(super) fn take_ready(&self, context: &Context<'_>) -> io::Result<bool> {
+        if !self.reactor.is_polling_here() {
+            return Err(io::Error::other(ELSEWHERE));
+        }
+        let mut state = lock(&self.flag.state);
+        if std::mem::take(&mut state.is_ready) {
+            return Ok(true);
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            waker => *waker = Some(context.waker().clone()),
+        }
+        drop(state);
+        if let Some(edges) = self.reactor.edges.get() {
+            edges.ask_again(self.fd, token(self.fd, self.life), with(Edge::default(), self.flag.interest));
+        }
+        Ok(false)
+    }
+}
+
+impl Drop for OwnSource {
+    fn drop(&mut self) {
+        self.reactor.leave(self.fd, &self.flag);
+    }
+}
+
+/// A moment that is waited for in our own loop.
+pub(crate) struct OwnAlarm {
+    reactor: Arc<Reactor>,
+    armed: Option<(Instant, u64)>,
+}
+
+impl OwnAlarm {
+    pub(super) fn new(reactor: Arc<Reactor>) -> OwnAlarm {
+        OwnAlarm { reactor, armed: None }
+    }
+
+    pub(super) fn has_passed(&mut self, context: &Context<'_>, deadline: Deadline) -> bool {
+        let moment = deadline.moment().filter(|_| !deadline.has_passed());
+        match moment {
+            Some(moment) => {
+                self.reactor.arm(&mut self.armed, moment, context.waker());
+                // Another thread may have armed it.
+                self.reactor.wake();
+            }
+            None => self.reactor.disarm(&mut self.armed),
+        }
+        deadline != Deadline::NEVER && moment.is_none()
+    }
+
+    /// Whether its loop polls on this thread: it could be one that nobody runs any more.
+    pub(super) fn is_here(&self) -> bool {
+        self.reactor.is_polling_here()
+    }
+}
+
+impl Drop for OwnAlarm {
+    fn drop(&mut self) {
+        self.reactor.disarm(&mut self.armed);
+    }
+}

@@ -1,0 +1,40 @@
+//! The same future on every runtime that there is: the own scope, tokio with one thread and with several, `async-io`. Tests that use it begin with `alone!(after drivers::ready, {`.
+
+use std::future::Future;
+
+/// Runs the case on each of them. What it returns must be `Send`, so that it could be spawned on several threads; there it is.
+pub fn on_all_runtimes<F: Future<Output = ()> + Send + 'static>(case: impl Fn() -> F) {
+    on_own_scope(&case);
+    #[cfg(feature = "tokio")]
+    on_tokio(&case);
+    #[cfg(feature = "async-io")]
+    on_async_io(&case);
+}
+
+pub fn on_own_scope<F: Future<Output = ()> + 'static>(case: &impl Fn() -> F) {
+    procession::future::block_on(case()).unwrap();
+    procession::future::scope(|scope| {
+        scope.spawn(case());
+    })
+    .unwrap();
+}
+
+#[cfg(feature = "tokio")]
+pub fn on_tokio<F: Future<Output = ()> + Send + 'static>(case: &impl Fn() -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(case());
+    drop(runtime);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(runtime.spawn(case())).unwrap();
+}
+
+/// The thread and the descriptors of `async-io` stay, so they are there before a test looks at what it leaves.
+pub fn ready() {
+    #[cfg(feature = "async-io")]
+    async_io::block_on(async_io::Timer::after(std::time::Duration::from_millis(1)));
+}
+
+#[cfg(feature = "async-io")]
+pub fn on_async_io<F: Future<Output = ()> + Send + 'static>(case: &impl Fn() -> F) {
+    async_io::block_on(case());
+}
