@@ -3,7 +3,7 @@
 
 use crate::child::{Child, KillOnDrop};
 use crate::command::{Command, Input, Stdio};
-use crate::communicate::{Blocking, Ending, Enough, Party, Purpose, Talk, Waiter, block, pump};
+use crate::communicate::{Ending, Enough, Party, Purpose, Talk, Waiter, block, pump, waiter};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
@@ -72,7 +72,7 @@ impl Child {
     #[doc(alias = "expect")]
     pub fn converse(&mut self, timeout: Duration) -> Conversation<'_> {
         let text = self.settings.text;
-        Conversation::new(self, (0, Stream::Stdout), timeout, text, Box::new(Blocking))
+        Conversation::new(self, (0, Stream::Stdout), timeout, text, waiter())
     }
 }
 
@@ -82,7 +82,7 @@ impl PipelineChild {
     pub fn converse(&mut self, timeout: Duration) -> Conversation<'_> {
         let source = self.sources().first().copied().unwrap_or((0, Stream::Stdout));
         let text = self.text();
-        Conversation::new(self, source, timeout, text, Box::new(Blocking))
+        Conversation::new(self, source, timeout, text, waiter())
     }
 }
 

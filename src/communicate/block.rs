@@ -1,8 +1,6 @@
 //! The blocking driver: waits with one `ppoll`, on the caller's thread.
 
-use super::drive::Driver;
-use super::talk::Talk;
-use super::wanted::{answer, wanted};
+use crate::communicate::{Driver, Talk, Waiter, answer, wanted};
 use crate::error::Error;
 use crate::sys::poll;
 use std::pin::pin;
@@ -10,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 /// Whoever calls waits.
 #[derive(Debug)]
-pub(crate) struct Blocking;
+struct Blocking;
 
 impl Driver for Blocking {
     fn wait(&mut self, _task: &mut Context<'_>, talks: &mut [Talk<'_>]) -> Poll<Result<(), Error>> {
@@ -25,6 +23,11 @@ impl Driver for Blocking {
     fn never_blocks(&self) -> bool {
         false
     }
+}
+
+/// Waits for a blocking verb.
+pub(crate) fn waiter() -> Waiter {
+    Box::new(Blocking)
 }
 
 /// The result of what waits by blocking: it is never pending.

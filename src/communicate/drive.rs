@@ -37,6 +37,9 @@ pub(crate) trait Driver {
     fn never_blocks(&self) -> bool;
 }
 
+/// Who waits in a verb, which may be made of several turns.
+pub(crate) type Waiter = Box<dyn Driver + Send>;
+
 /// Runs the conversations with some children, which begin and end together. When the deadline has come each child is stopped by
 /// the plan of its command, if `stops`; otherwise the conversations are left to be continued. While it is pending, everything there is
 /// to know is in the talks: it can be asked again, or be left at that.

@@ -3,6 +3,7 @@
 //! a verb chooses, and what record comes out; the loop is in `drive`, the waiting in `block`,
 //! what the facts mean in `talk`, the rules for bytes in `machine`.
 
+#[cfg_attr(procession_awaited, path = "block_awaited.rs")]
 mod block;
 mod drive;
 mod talk;
@@ -18,15 +19,14 @@ use crate::output::{Captured, Cause, Output, Stream};
 use crate::pipe::PipeWriter;
 use crate::status::ExitStatus;
 use crate::terminal::Terminal;
-pub(crate) use block::{Blocking, block};
-pub(crate) use drive::{Driver, Ending, drive};
+pub(crate) use block::{block, waiter};
+pub(crate) use drive::{Driver, Ending, Waiter, drive};
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
 use std::time::Duration;
 pub(crate) use talk::{Decision, LOOK, Talk, Watch};
-#[cfg(feature = "future")]
 pub(crate) use wanted::{answer, wanted};
 
 /// What becomes of the output of a conversation.
@@ -77,9 +77,6 @@ impl fmt::Debug for dyn Party + '_ {
         out.write_str(self.record_so_far().command())
     }
 }
-
-/// Who waits in a verb that is made of several turns.
-pub(crate) type Waiter = Box<dyn Driver + Send>;
 
 /// As [`Party::pump`], to be awaited.
 pub(crate) async fn pump(
@@ -455,7 +452,8 @@ impl Child {
     ) -> Result<Output, Error> {
         let mut talk = Talk::new(self, &mut machine);
         let talks = std::slice::from_mut(&mut talk);
-        let ending = block(poll_fn(|task| drive(task, talks, deadline, stops, watch, &mut Blocking)));
+        let mut waiter = waiter();
+        let ending = block(poll_fn(|task| drive(task, talks, deadline, stops, watch, &mut *waiter)));
         let closing = talk.into_closing();
         self.settle(machine, closing, ending, stops)
     }

@@ -112,9 +112,10 @@ impl<T: Scoped> Drop for Running<T> {
         if children.is_empty() {
             return;
         }
-        let runtime = readiness.runtime().clone();
         // Whoever is given back is stopped by its drop, in bounded time.
-        drop(runtime.adopt(Box::pin(stop_dropped(children, readiness))));
+        if let Some(runtime) = readiness.runtime().cloned() {
+            drop(runtime.adopt(Box::pin(stop_dropped(children, readiness))));
+        }
     }
 }
 
@@ -140,7 +141,8 @@ pub(super) async fn stop(
     readiness: &mut Readiness,
 ) -> Result<Vec<StopReport>, Error> {
     let mut stops = Stops::new(children.iter().map(|child| plan.unwrap_or(&child.settings.stop)));
-    poll_fn(|task| with_targets(children, plan, pipes, |targets| advance(task, &mut stops, targets, readiness))).await?;
+    poll_fn(|task| with_targets(children, plan, pipes, |targets| advance(task, &mut stops, targets, readiness)))
+        .await?;
     with_targets(children, plan, pipes, |targets| stops.reports(targets))
 }
 

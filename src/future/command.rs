@@ -4,7 +4,7 @@ use super::Awaited;
 use super::awaited::Running;
 use super::readiness::Readiness;
 use super::talk::conversation;
-use crate::child::{Child, KillOnDrop};
+use crate::child::Child;
 use crate::command::{Command, Input, Stdio};
 use crate::communicate::{Purpose, Watch};
 use crate::converse::Conversation;
@@ -14,7 +14,6 @@ use crate::live::{Line, ShowChunks, ShowLines, ShowText};
 use crate::output::{Output, Stream};
 use crate::pipeline::{Pipeline, PipelineChild, Streams};
 use crate::status::ExitStatus;
-use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::time::Duration;
 

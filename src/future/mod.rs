@@ -33,18 +33,29 @@
 //!
 //! **Dropping a [`Task`]** stops nothing: the task belongs to its scope, and the scope ends when all of its tasks have.
 
+mod awaited;
+mod child;
 mod clock;
+mod command;
 #[cfg(feature = "async-io")]
 mod on_async_io;
 #[cfg(feature = "tokio")]
 mod on_tokio;
+mod pool;
 mod reactor;
-#[allow(dead_code)] // the next step
+mod readiness;
 mod runtime;
 mod scope;
-mod task;
+mod set;
 mod sleep;
+mod talk;
+mod task;
 
+#[cfg(procession_awaited)]
+pub(crate) use readiness::{is_inside, waiter};
+
+pub use awaited::Awaited;
+pub use pool::wait_pending;
 pub use scope::{Scope, block_on, scope, try_scope};
 pub use sleep::{Idle, Sleep, idle, sleep};
 pub use task::{Ended, Task};

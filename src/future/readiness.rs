@@ -14,7 +14,8 @@ use std::task::{Context, Poll};
 ///
 /// A source that is kept although nobody wants it tells of its readiness in vain; one whose descriptor is closed would tell of another.
 pub(super) struct Readiness {
-    runtime: Runtime,
+    /// Not before the first wait, if it was not known then.
+    runtime: Option<Runtime>,
     sources: Vec<(RawFd, Interest, Source)>,
     alarm: Alarm,
     /// When to look at what nobody announces.
@@ -24,13 +25,17 @@ pub(super) struct Readiness {
 impl Readiness {
     /// By the runtime that polls the caller.
     pub(super) fn here() -> Result<Readiness, Error> {
-        let runtime = Runtime::current()?;
-        let alarm = runtime.alarm();
-        Ok(Readiness { runtime, sources: Vec::new(), alarm, look: Deadline::NEVER })
+        let runtime = Some(Runtime::current()?);
+        Ok(Readiness { runtime, ..Readiness::later() })
     }
 
-    pub(super) fn runtime(&self) -> &Runtime {
-        &self.runtime
+    /// By the runtime that polls what waits.
+    pub(super) fn later() -> Readiness {
+        Readiness { runtime: None, sources: Vec::new(), alarm: Alarm::default(), look: Deadline::NEVER }
+    }
+
+    pub(super) fn runtime(&self) -> Option<&Runtime> {
+        self.runtime.as_ref()
     }
 
     /// Waits until one of the entries is ready, or until the moment. Which of them are; none if it is the moment that has come. May be
@@ -76,7 +81,11 @@ impl Readiness {
         let place = match known {
             Some(place) => place,
             None => {
-                self.sources.push((fd.as_raw_fd(), interest, self.runtime.source(fd, interest)?));
+                let runtime = match &mut self.runtime {
+                    Some(runtime) => runtime,
+                    unknown => unknown.insert(Runtime::current()?),
+                };
+                self.sources.push((fd.as_raw_fd(), interest, runtime.source(fd, interest)?));
                 self.sources.len() - 1
             }
         };
@@ -127,6 +136,18 @@ impl Driver for Readiness {
     fn never_blocks(&self) -> bool {
         true
     }
+}
+
+/// For a blocking verb, which finds its runtime when it waits. None inside of a task.
+#[cfg(procession_awaited)]
+pub(crate) fn waiter() -> Option<crate::communicate::Waiter> {
+    if is_inside() { None } else { Some(Box::new(Readiness::later())) }
+}
+
+/// Whether somebody polls on this thread just now.
+#[cfg(procession_awaited)]
+pub(crate) fn is_inside() -> bool {
+    super::reactor::Reactor::is_polling()
 }
 
 impl fmt::Debug for Readiness {

@@ -82,11 +82,6 @@ impl Runtime {
         })
     }
 
-    /// A moment that is waited for on this runtime.
-    pub(crate) fn alarm(&self) -> Alarm {
-        Alarm(Some(self.armed()))
-    }
-
     fn armed(&self) -> Armed {
         match self {
             Runtime::Own(reactor) => Armed::Own(OwnAlarm::new(Arc::clone(reactor))),
@@ -135,7 +130,8 @@ impl Alarm {
         if matches!(&self.0, Some(Armed::Own(alarm)) if !alarm.is_here()) {
             self.0 = None;
         }
-        let find = || Runtime::current().map_or_else(|_| Armed::Clock(clock::Alarm::default()), |runtime| runtime.armed());
+        let find =
+            || Runtime::current().map_or_else(|_| Armed::Clock(clock::Alarm::default()), |runtime| runtime.armed());
         match self.0.get_or_insert_with(find) {
             Armed::Own(alarm) => alarm.has_passed(context, deadline),
             #[cfg(feature = "tokio")]

@@ -2,7 +2,7 @@
 
 use super::{Line, OwnedLine};
 use crate::child::Child;
-use crate::communicate::{Blocking, Ending, Party, Purpose, Talk, Waiter, block, pump};
+use crate::communicate::{Ending, Party, Purpose, Talk, Waiter, block, pump, waiter};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
@@ -35,12 +35,12 @@ impl Child {
     /// ```
     pub fn lines(&mut self) -> Lines<'_> {
         let (text, line_max) = (self.settings.text, self.settings.line_max);
-        Lines::new(self, text, line_max, Box::new(Blocking))
+        Lines::new(self, text, line_max, waiter())
     }
 
     /// The output of both streams as it is read: [`next_chunk`](Chunks::next_chunk) copies nothing. See [`lines`](Self::lines).
     pub fn chunks(&mut self) -> Chunks<'_> {
-        Chunks::new(self, Box::new(Blocking))
+        Chunks::new(self, waiter())
     }
 
     /// Gives input to the child that is written while its output is read, by whatever reads it next: [`lines`](Self::lines),

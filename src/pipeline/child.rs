@@ -4,7 +4,7 @@ use super::record;
 use super::relay::{Relays, relay};
 use crate::child::Child;
 use crate::command::Input;
-use crate::communicate::{Blocking, Driver, Ending, Enough, Party, Purpose, Talk, Until, Watch, block, drive};
+use crate::communicate::{Driver, Ending, Enough, Party, Purpose, Talk, Until, Watch, block, drive, waiter};
 use crate::course::Closing;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -93,7 +93,7 @@ impl PipelineChild {
     /// The lines of the last stage's standard output and of every stage's standard error, as they come; see [`Child::lines`].
     pub fn lines(&mut self) -> Lines<'_> {
         let (text, line_max) = self.shown_as();
-        Lines::new(self, text, line_max, Box::new(Blocking))
+        Lines::new(self, text, line_max, waiter())
     }
 
     /// How lines are found, and how long they may be.
@@ -107,7 +107,7 @@ impl PipelineChild {
 
     /// The output as it is read; see [`Child::chunks`].
     pub fn chunks(&mut self) -> Chunks<'_> {
-        Chunks::new(self, Box::new(Blocking))
+        Chunks::new(self, waiter())
     }
 
     /// Gives input to the first stage that is written while the output is read; see [`Child::feed`].
@@ -231,7 +231,8 @@ impl PipelineChild {
 
     /// Goes on with a conversation that was begun.
     pub(super) fn go_on(&mut self, deadline: Deadline, stops: bool, watch: &mut dyn Watch) -> Result<Output, Error> {
-        block(poll_fn(|task| self.poll_talk(task, deadline, stops, watch, &mut Blocking)))
+        let mut waiter = waiter();
+        block(poll_fn(|task| self.poll_talk(task, deadline, stops, watch, &mut *waiter)))
     }
 
     /// Begins the conversation, or takes it up.
