@@ -158,7 +158,7 @@ pub(super) fn advance(
         // A stop lets go of those who have ended.
         readiness.let_go();
         let Some(until) = stops.advance(targets, &mut sight) else { return Poll::Ready(Ok(())) };
-        ready!(readiness.wait(task, &mut stops.entries(targets), until, true))?;
+        ready!(readiness.wait(task, &mut stops.entries(targets), until, &mut true))?;
     }
 }
 

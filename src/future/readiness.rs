@@ -20,6 +20,7 @@ pub(super) struct Readiness {
     alarm: Alarm,
     /// When to look at what nobody announces.
     look: Deadline,
+    has_waited: bool,
 }
 
 impl Readiness {
@@ -31,7 +32,13 @@ impl Readiness {
 
     /// By the runtime that polls what waits.
     pub(super) fn later() -> Readiness {
-        Readiness { runtime: None, sources: Vec::new(), alarm: Alarm::default(), look: Deadline::NEVER }
+        Readiness {
+            runtime: None,
+            sources: Vec::new(),
+            alarm: Alarm::default(),
+            look: Deadline::NEVER,
+            has_waited: false,
+        }
     }
 
     pub(super) fn runtime(&self) -> Option<&Runtime> {
@@ -39,24 +46,29 @@ impl Readiness {
     }
 
     /// Waits until one of the entries is ready, or until the moment. Which of them are; none if it is the moment that has come. May be
-    /// spurious. `is_unsure`: one that was told before may be ready still.
+    /// spurious. `is_unsure`: one that was told before may be ready still, until all have been looked at.
     pub(super) fn wait(
         &mut self,
         task: &mut Context<'_>,
         entries: &mut [PollFd<'_>],
         until: Deadline,
-        is_unsure: bool,
+        is_unsure: &mut bool,
     ) -> Poll<Result<Vec<bool>, Error>> {
-        let (mut answers, mut is_known) = (Vec::with_capacity(entries.len()), false);
-        for entry in &*entries {
-            let (source, was_there) = self.source(entry)?;
-            is_known |= was_there;
-            answers.push(source.take_ready(task).map_err(|error| Error::io("wait", error))?);
-        }
-        if !answers.contains(&true) && is_unsure && is_known {
-            // A new source is told of what is ready by itself.
-            poll::wait(entries, Deadline::now().moment()).map_err(|error| Error::io("poll", error))?;
-            answers = entries.iter().map(poll::is_ready).collect();
+        // What is ready at once needs no source; and whoever is dropped again and again comes on all the same.
+        let is_first = !std::mem::replace(&mut self.has_waited, true);
+        let mut answers = if is_first { look(entries)? } else { Vec::new() };
+        if !answers.contains(&true) {
+            let mut has_old = false;
+            answers.clear();
+            for entry in &*entries {
+                let (source, is_new) = self.source(entry)?;
+                has_old |= !is_new;
+                answers.push(source.take_ready(task).map_err(|error| Error::io("wait", error))?);
+            }
+            // A new source tells by itself of what is ready.
+            if !answers.contains(&true) && std::mem::take(is_unsure) && has_old {
+                answers = look(entries)?;
+            }
         }
         if answers.contains(&true) || self.alarm.has_passed(task, until) {
             return Poll::Ready(Ok(answers));
@@ -72,7 +84,7 @@ impl Readiness {
         until: Deadline,
     ) -> Poll<Result<(), Error>> {
         let mut entries: Vec<PollFd<'_>> = fd.into_iter().map(poll::readable).collect();
-        self.wait(task, &mut entries, until, true).map_ok(drop)
+        self.wait(task, &mut entries, until, &mut true).map_ok(drop)
     }
 
     fn source(&mut self, entry: &PollFd<'_>) -> Result<(&mut Source, bool), Error> {
@@ -90,7 +102,7 @@ impl Readiness {
             }
         };
         match self.sources.get_mut(place) {
-            Some((_, _, source)) => Ok((source, known.is_some())),
+            Some((_, _, source)) => Ok((source, known.is_none())),
             None => Err(Error::invalid("a source that is not there")),
         }
     }
@@ -109,15 +121,22 @@ impl Readiness {
     }
 }
 
+/// Which of them are ready now.
+fn look(entries: &mut [PollFd<'_>]) -> Result<Vec<bool>, Error> {
+    poll::wait(entries, Deadline::now().moment()).map_err(|error| Error::io("poll", error))?;
+    Ok(entries.iter().map(poll::is_ready).collect())
+}
+
 impl Driver for Readiness {
     fn wait(&mut self, task: &mut Context<'_>, talks: &mut [Talk<'_>]) -> Poll<Result<(), Error>> {
-        let is_unsure = talks.iter().any(|talk| talk.state.is_unsure);
+        let was_unsure = talks.iter().any(|talk| talk.state.is_unsure);
+        let mut is_unsure = was_unsure;
         let mut wanted = wanted(talks);
         let is_time = self.looks(wanted.looks);
         let until = if is_time { Deadline::now() } else { wanted.until.earlier(self.look) };
-        let answers = Readiness::wait(self, task, &mut wanted.entries, until, is_unsure)?;
+        let answers = Readiness::wait(self, task, &mut wanted.entries, until, &mut is_unsure)?;
         let asked = wanted.asked;
-        if is_unsure {
+        if was_unsure && !is_unsure {
             talks.iter_mut().for_each(|talk| talk.state.is_unsure = false);
         }
         let Poll::Ready(answers) = answers else { return Poll::Pending };
@@ -131,6 +150,8 @@ impl Driver for Readiness {
 
     fn let_go(&mut self) {
         self.sources.clear();
+        // What they would have told is looked for.
+        self.has_waited = false;
     }
 
     fn never_blocks(&self) -> bool {

@@ -27,6 +27,8 @@ mod explain;
 mod filters;
 #[cfg(feature = "future")]
 mod future_scope;
+#[cfg(feature = "future")]
+mod future_verbs;
 mod inject;
 mod interrupt;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
