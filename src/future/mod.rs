@@ -34,6 +34,7 @@
 //! **Dropping a [`Task`]** stops nothing: the task belongs to its scope, and the scope ends when all of its tasks have.
 
 mod clock;
+mod descriptor;
 #[cfg(feature = "async-io")]
 mod on_async_io;
 #[cfg(feature = "tokio")]
@@ -45,6 +46,7 @@ mod scope;
 mod task;
 mod sleep;
 
+pub use descriptor::Watched;
 pub use scope::{Scope, block_on, scope, try_scope};
 pub use sleep::{Idle, Sleep, idle, sleep};
 pub use task::{Ended, Task};

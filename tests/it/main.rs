@@ -26,6 +26,8 @@ mod examples_pool;
 mod explain;
 mod filters;
 #[cfg(feature = "future")]
+mod future_descriptor;
+#[cfg(feature = "future")]
 mod future_scope;
 mod inject;
 mod interrupt;
