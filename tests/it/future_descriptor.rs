@@ -89,7 +89,8 @@ fn several_wait_for_clients_of_one_listener_on_every_runtime() {
                 // Both are there before anybody looks.
                 (TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap())
             };
-            both(both(listener.accept(), listener.accept()), connect).await;
+            let ((first, second), _clients) = both(both(listener.accept(), listener.accept()), connect).await;
+            assert_ne!(first.unwrap().1, second.unwrap().1);
         });
     });
 }
@@ -195,5 +196,24 @@ fn a_waiting_loop_calls_the_kernel_once_for_each_wake() {
         })
         .unwrap();
         assert_eq!(descriptors(), before);
+    });
+}
+
+#[test]
+fn signals_are_told_and_then_as_before() {
+    alone!({
+        use nix::sys::signal::{Signal as Number, raise};
+        let signals = procession::future::Signals::new().unwrap();
+        assert!(procession::future::Signals::new().unwrap_err().is_invalid_input());
+        raise(Number::SIGHUP).unwrap();
+        raise(Number::SIGINT).unwrap();
+        let both = block_on(async { (signals.next().await.unwrap(), signals.next().await.unwrap()) });
+        assert_eq!(both.unwrap(), (procession::Signal::HUP, procession::Signal::INT));
+        let thread = std::thread::spawn(|| {
+            std::thread::sleep(SHORT);
+            nix::sys::signal::kill(nix::unistd::getpid(), Number::SIGTERM).unwrap();
+        });
+        assert_eq!(block_on(signals.next()).unwrap().unwrap(), procession::Signal::TERM);
+        thread.join().unwrap();
     });
 }
