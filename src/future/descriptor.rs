@@ -91,7 +91,7 @@ impl Side {
 
     /// Whether it has become ready since `seen`. Everybody who waits tries again then, so that nobody waits for what another has left.
     fn poll(&self, seen: u64, fd: BorrowedFd<'_>, context: &Context<'_>) -> Poll<Result<(), Error>> {
-        let state = &mut *lock(&self.state);
+        let mut state = lock(&self.state);
         if state.edges != seen {
             return Poll::Ready(Ok(()));
         }
@@ -105,12 +105,15 @@ impl Side {
         }
         drop(wakers);
         let all = Waker::from(Arc::clone(&self.fan));
-        if source.take_ready(&mut Context::from_waker(&all))? {
-            state.edges += 1;
-            all.wake();
-            return Poll::Ready(Ok(()));
+        if !source.take_ready(&mut Context::from_waker(&all))? {
+            return Poll::Pending;
         }
-        Poll::Pending
+        state.edges += 1;
+        drop(state);
+        let mut others = std::mem::take(&mut *lock(&self.fan.0));
+        others.retain(|waker| !waker.will_wake(context.waker()));
+        others.into_iter().for_each(Waker::wake);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -28,7 +28,8 @@ impl Source {
         };
         let duplicate = sys::fd::duplicate_from(fd.as_fd(), 3).map_err(|error| Error::io("dup", error))?;
         let _context = handle.enter();
-        #[allow(deprecated)] // what replaces it is unsafe for types that may close their descriptor, which an `OwnedFd` does not
+        #[allow(deprecated)]
+        // what replaces it is unsafe for types that may close their descriptor, which an `OwnedFd` does not
         match AsyncFd::with_interest(duplicate, wanted) {
             Ok(fd) => Ok(Some(Source { fd, interest })),
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),

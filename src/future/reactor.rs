@@ -225,7 +225,9 @@ impl Reactor {
     fn tell(&self, token: u64, edge: Edge) {
         let (fd, life) = (token as u32 as RawFd, (token >> 32) as u32);
         let told: Vec<Arc<Flag>> = match lock(&self.state).entries.get(&fd) {
-            Some(entry) if entry.life == life => entry.sources.iter().filter(|flag| flag.is_told(edge)).cloned().collect(),
+            Some(entry) if entry.life == life => {
+                entry.sources.iter().filter(|flag| flag.is_told(edge)).cloned().collect()
+            }
             _ => return,
         };
         for flag in told {
@@ -254,7 +256,11 @@ impl Reactor {
     }
 
     /// A descriptor that is waited for.
-    pub(super) fn source(self: &Arc<Reactor>, fd: BorrowedFd<'_>, interest: Interest) -> Result<Option<OwnSource>, Error> {
+    pub(super) fn source(
+        self: &Arc<Reactor>,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+    ) -> Result<Option<OwnSource>, Error> {
         if self.thread.id() != thread::current().id() {
             return Err(Error::invalid(ELSEWHERE));
         }
@@ -333,7 +339,8 @@ impl Reactor {
 }
 
 /// Why a source fails.
-const ELSEWHERE: &str = "this belongs to a scope of another thread, or to one that does not run: nobody would wake it here";
+const ELSEWHERE: &str =
+    "this belongs to a scope of another thread, or to one that does not run: nobody would wake it here";
 
 /// The loop polls until this is dropped.
 pub(super) struct Polling;
@@ -413,11 +420,7 @@ impl OwnAlarm {
     pub(super) fn has_passed(&mut self, context: &Context<'_>, deadline: Deadline) -> bool {
         let moment = deadline.moment().filter(|_| !deadline.has_passed());
         match moment {
-            Some(moment) => {
-                self.reactor.arm(&mut self.armed, moment, context.waker());
-                // Another thread may have armed it.
-                self.reactor.wake();
-            }
+            Some(moment) => self.reactor.arm(&mut self.armed, moment, context.waker()),
             None => self.reactor.disarm(&mut self.armed),
         }
         deadline != Deadline::NEVER && moment.is_none()

@@ -135,7 +135,8 @@ impl Alarm {
         if matches!(&self.0, Some(Armed::Own(alarm)) if !alarm.is_here()) {
             self.0 = None;
         }
-        let find = || Runtime::current().map_or_else(|_| Armed::Clock(clock::Alarm::default()), |runtime| runtime.armed());
+        let find =
+            || Runtime::current().map_or_else(|_| Armed::Clock(clock::Alarm::default()), |runtime| runtime.armed());
         match self.0.get_or_insert_with(find) {
             Armed::Own(alarm) => alarm.has_passed(context, deadline),
             #[cfg(feature = "tokio")]

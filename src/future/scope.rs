@@ -27,7 +27,7 @@ use std::time::Duration;
 /// then the panic goes on; [`try_scope`] does so for errors, too.
 ///
 /// ```
-/// use procession::future::{scope, sleep};
+/// use procession::future::{Event, scope, sleep};
 /// use std::time::Duration;
 ///
 /// let bell = Event::new();
@@ -280,7 +280,8 @@ impl<'env> Scope<'env> {
     /// Kills all tasks that there are now. Each is over when the thread next waits.
     #[doc(alias = "killall")]
     pub fn kill_tasks(&self) {
-        let endings: Vec<_> = self.core.tasks.borrow().places.iter().flatten().map(|place| Rc::clone(&place.ending)).collect();
+        let endings: Vec<_> =
+            self.core.tasks.borrow().places.iter().flatten().map(|place| Rc::clone(&place.ending)).collect();
         endings.iter().for_each(|ending| ending.end().kill());
     }
 
@@ -315,7 +316,8 @@ impl<'env> Scope<'env> {
     }
 }
 
-const INSIDE: &str = "called from inside a task, where it would hold up all others: await it there, or spawn on the scope of the task";
+const INSIDE: &str =
+    "called from inside a task, where it would hold up all others: await it there, or spawn on the scope of the task";
 const CLOSED: &str = "the scope is closed";
 
 impl<'env> Core<'env> {
@@ -325,19 +327,15 @@ impl<'env> Core<'env> {
     {
         let tasks = &mut *self.tasks.borrow_mut();
         let place = tasks.free.pop().unwrap_or(tasks.places.len());
-        let notice =
-            Arc::new(Notice { place, is_queued: AtomicBool::new(false), ready: Arc::clone(&self.ready) });
+        let notice = Arc::new(Notice { place, is_queued: AtomicBool::new(false), ready: Arc::clone(&self.ready) });
         let task = Task::new(Waker::from(Arc::clone(&notice)));
         if self.state.get() != State::Open {
             tasks.free.extend(Some(place).filter(|place| *place < tasks.places.len()));
             task.ending().end().set(How::Killed);
             return task;
         }
-        let entry = Place {
-            notice: Arc::clone(&notice),
-            future: Some(Box::pin(job(task.share()))),
-            ending: task.ending(),
-        };
+        let entry =
+            Place { notice: Arc::clone(&notice), future: Some(Box::pin(job(task.share()))), ending: task.ending() };
         match tasks.places.get_mut(place) {
             Some(free) => *free = Some(entry),
             None => tasks.places.push(Some(entry)),
@@ -353,11 +351,8 @@ impl<'env> Core<'env> {
         if self.state.get() == State::Closed {
             return Err(Error::invalid(CLOSED));
         }
-        let notice = Arc::new(Notice {
-            place: usize::MAX,
-            is_queued: AtomicBool::new(false),
-            ready: Arc::clone(&self.ready),
-        });
+        let notice =
+            Arc::new(Notice { place: usize::MAX, is_queued: AtomicBool::new(false), ready: Arc::clone(&self.ready) });
         let waker = Waker::from(Arc::clone(&notice));
         if main.is_some() {
             waker.wake_by_ref();
@@ -428,10 +423,11 @@ impl<'env> Core<'env> {
             (Err(panic), _) | (_, Err(panic)) => How::Panicked(panic),
             (Ok(Poll::Pending), Ok(())) => return,
         };
-        let tasks = &mut *self.tasks.borrow_mut();
+        let mut tasks = self.tasks.borrow_mut();
         let gone = tasks.places.get_mut(place).and_then(Option::take);
         tasks.free.push(place);
-        drop((tasks, gone));
+        drop(tasks);
+        drop(gone);
         self.end(ending, how);
     }
 
@@ -491,6 +487,9 @@ impl Clone for Scope<'_> {
 
 impl fmt::Debug for Scope<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Scope").field("tasks", &self.len()).field("state", &self.core.state.get()).finish_non_exhaustive()
+        out.debug_struct("Scope")
+            .field("tasks", &self.len())
+            .field("state", &self.core.state.get())
+            .finish_non_exhaustive()
     }
 }

@@ -210,7 +210,9 @@ impl<F: Future> All<F> {
         let woken = std::mem::take(&mut state.0);
         drop(state);
         for number in woken {
-            let (Some(slot), Some((one, waker))) = (self.futures.get_mut(number), self.ones.get(number)) else { continue };
+            let (Some(slot), Some((one, waker))) = (self.futures.get_mut(number), self.ones.get(number)) else {
+                continue;
+            };
             one.is_woken.store(false, Ordering::SeqCst);
             let Some(future) = slot else { continue };
             if ended.len() >= count {

@@ -241,7 +241,14 @@ impl<'env, T: 'env> Task<'env, T> {
             how: RefCell::new(None),
             watchers: RefCell::default(),
         };
-        Task { inner: Rc::new(Inner { end, value: RefCell::new(None), links: RefCell::default(), hook: RefCell::default() }) }
+        Task {
+            inner: Rc::new(Inner {
+                end,
+                value: RefCell::new(None),
+                links: RefCell::default(),
+                hook: RefCell::default(),
+            }),
+        }
     }
 
     pub(super) fn ending(&self) -> Rc<dyn Ending + 'env> {

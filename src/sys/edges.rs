@@ -62,7 +62,9 @@ impl Edges {
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let count = epoll::wait(self.fd.as_fd(), &mut answers, until)?;
         let answers = answers.iter().take(count);
-        ready.extend(answers.filter(|answer| answer.data() != BELL).map(|answer| (answer.data(), told(answer.events()))));
+        ready.extend(
+            answers.filter(|answer| answer.data() != BELL).map(|answer| (answer.data(), told(answer.events()))),
+        );
         Ok(())
     }
 }

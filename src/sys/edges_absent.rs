@@ -54,7 +54,11 @@ impl Edges {
     /// To be told once more.
     pub(crate) fn ask_again(&self, fd: RawFd, token: u64, edge: Edge) {
         let mut entries = self.entries();
-        for writes in [(edge.reads, false), (edge.writes, true)].iter().filter(|(is_asked, _)| *is_asked).map(|(_, writes)| *writes) {
+        for writes in [(edge.reads, false), (edge.writes, true)]
+            .iter()
+            .filter(|(is_asked, _)| *is_asked)
+            .map(|(_, writes)| *writes)
+        {
             let entry = Entry { fd, writes, token };
             if !entries.contains(&entry) {
                 entries.push(entry);
@@ -76,7 +80,8 @@ impl Edges {
         let asked = self.entries().clone();
         let numbers = asked.iter().map(|entry| (entry.fd, entry.writes)).chain([(self.heard.as_raw_fd(), false)]);
         let answers = poll::wait_numbers(numbers, until)?;
-        let told: Vec<Entry> = asked.iter().zip(&answers).filter(|(_, is_ready)| **is_ready).map(|(entry, _)| *entry).collect();
+        let told: Vec<Entry> =
+            asked.iter().zip(&answers).filter(|(_, is_ready)| **is_ready).map(|(entry, _)| *entry).collect();
         self.entries().retain(|entry| !told.contains(entry));
         ready.extend(told.iter().map(|entry| (entry.token, Edge { reads: !entry.writes, writes: entry.writes })));
         while fd::read(self.heard.as_fd(), &mut [0; 64]).is_ok_and(|count| count > 0) {}

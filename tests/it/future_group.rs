@@ -50,7 +50,8 @@ fn tasks_are_joined_in_the_order_of_their_ends() {
 fn thousands_of_tasks_are_joined_one_by_one() {
     alone!({
         let sum = scope(|scope| {
-            let tasks: Vec<_> = (0..5000_u64).map(|number| scope.spawn(async move { after(number % 7).await })).collect();
+            let tasks: Vec<_> =
+                (0..5000_u64).map(|number| scope.spawn(async move { after(number % 7).await })).collect();
             scope.block_on(async {
                 let (mut ends, mut sum) = (iwait(&tasks), 0);
                 while let Some(task) = ends.next().await {
@@ -177,7 +178,13 @@ fn the_first_failure_kills_the_rest_if_that_was_wanted() {
             scope
                 .block_on(async {
                     let sleeper = group.spawn(sleep(LONG)).await;
-                    group.spawn(async { if true { panic!("first") } }).await;
+                    group
+                        .spawn(async {
+                            if true {
+                                panic!("first")
+                            }
+                        })
+                        .await;
                     assert_eq!(group.join_or_failure(None).await, Err(Ended::Panicked("first".to_owned())));
                     assert_eq!(sleeper.await, Err(Ended::Killed));
                     // Others go on.
@@ -195,7 +202,13 @@ fn the_first_failure_kills_the_rest_if_that_was_wanted() {
             scope(|scope| {
                 let group = Group::new(scope);
                 scope.block_on(async {
-                    group.spawn(async { if true { panic!("unheard") } }).await;
+                    group
+                        .spawn(async {
+                            if true {
+                                panic!("unheard")
+                            }
+                        })
+                        .await;
                     assert!(group.join(None).await);
                 })
             })

@@ -155,7 +155,11 @@ fn a_panic_harms_no_other_and_is_told_to_whoever_asks() {
     alone!({
         quiet_panics();
         let other = scope(|scope| {
-            let bad = scope.spawn(async { if true { panic!("number {}", 7) } });
+            let bad = scope.spawn(async {
+                if true {
+                    panic!("number {}", 7)
+                }
+            });
             let good = scope.spawn(async { 1 });
             assert_eq!(scope.block_on(bad).unwrap(), Err(Ended::Panicked("number 7".to_owned())));
             scope.block_on(good).unwrap()
@@ -174,7 +178,11 @@ fn a_panic_that_nobody_asked_for_goes_on_at_the_end() {
         let done = Cell::new(false);
         let panic = catch_unwind(AssertUnwindSafe(|| {
             scope(|scope| {
-                scope.spawn(async { if true { panic!("alone") } });
+                scope.spawn(async {
+                    if true {
+                        panic!("alone")
+                    }
+                });
                 scope.spawn(async {
                     sleep(SHORT).await;
                     done.set(true);
@@ -300,7 +308,9 @@ fn links_are_called_once_and_know_the_end() {
         scope(|scope| {
             let note = |name: &'static str| {
                 let calls = &calls;
-                move |task: &procession::future::Task<'_, i32>| calls.borrow_mut().push((name, task.failure(), task.value()))
+                move |task: &procession::future::Task<'_, i32>| {
+                    calls.borrow_mut().push((name, task.failure(), task.value()))
+                }
             };
             let good = scope.spawn(async { 1 });
             good.link(note("any"));
@@ -321,6 +331,44 @@ fn links_are_called_once_and_know_the_end() {
             [("any", None, Some(1)), ("value", None, Some(1)), ("exception", panicked, None), ("late", None, Some(1))];
         assert_eq!(calls.into_inner(), expected);
         let _ = std::panic::take_hook();
+    });
+}
+
+#[test]
+fn a_link_may_spawn_and_a_drop_may_spawn() {
+    alone!({
+        struct Spawns<'a>(procession::future::Scope<'a>, &'a Cell<u32>);
+        impl Drop for Spawns<'_> {
+            fn drop(&mut self) {
+                let count = self.1;
+                self.0.spawn(async move { count.set(count.get() + 1) });
+            }
+        }
+        let count = Cell::new(0);
+        let count = &count;
+        scope(|scope| {
+            let inside = scope.clone();
+            scope.spawn(async {}).link(move |_| {
+                inside.spawn(async move { count.set(count.get() + 1) });
+            });
+            let spawns = Spawns(scope.clone(), count);
+            let task = scope.spawn(async move {
+                let _spawns = spawns;
+                pending::<()>().await;
+            });
+            scope.block_on(idle()).unwrap();
+            task.kill();
+            scope.block_on(task).unwrap().unwrap_err();
+            assert_eq!(scope.block_on(async { count.get() }).unwrap(), 2);
+            let spawns = Spawns(scope.clone(), count);
+            scope.spawn(async move {
+                let _spawns = spawns;
+                pending::<()>().await;
+            });
+            scope.kill_tasks();
+        })
+        .unwrap();
+        assert_eq!(count.get(), 3);
     });
 }
 

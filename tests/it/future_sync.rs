@@ -3,8 +3,8 @@
 use crate::drivers::{on_all_runtimes, ready};
 use crate::support::alone;
 use procession::future::{
-    AsyncResult, Channel, Event, Full, Lock, Queue, Semaphore, TimedOut, Timeout, block_on, idle, scope, sleep, timeout, wait,
-    with_timeout_value,
+    AsyncResult, Channel, Event, Full, Lock, Queue, Semaphore, TimedOut, Timeout, block_on, idle, scope, sleep,
+    timeout, wait, with_timeout_value,
 };
 use procession::{Deadline, Error};
 use std::future::{Future, pending, poll_fn};
