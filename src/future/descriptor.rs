@@ -65,18 +65,34 @@ struct SideState {
     edges: u64,
 }
 
-/// All who wait in one direction.
+/// All who wait in one direction. That is mostly one, for whom nothing is allocated.
 #[derive(Default)]
-struct Fan(Mutex<Vec<Waker>>);
+struct Fan(Mutex<(Option<Waker>, Vec<Waker>)>);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Fan {
+    fn add(&self, waker: &Waker) {
+        let (first, others) = &mut *lock(&self.0);
+        if !first.iter().chain(&*others).any(|other| other.will_wake(waker)) {
+            match first {
+                None => *first = Some(waker.clone()),
+                Some(_) => others.push(waker.clone()),
+            }
+        }
+    }
+
+    fn take(&self) -> impl Iterator<Item = Waker> {
+        let (first, others) = std::mem::take(&mut *lock(&self.0));
+        first.into_iter().chain(others)
+    }
+}
+
 impl Wake for Fan {
     fn wake(self: Arc<Fan>) {
-        let wakers = std::mem::take(&mut *lock(&self.0));
-        wakers.into_iter().for_each(Waker::wake);
+        self.take().for_each(Waker::wake);
     }
 }
 
@@ -99,20 +115,14 @@ impl Side {
             Some(source) => source,
             none => none.insert(Runtime::current().and_then(|runtime| runtime.source(fd, self.interest))?),
         };
-        let mut wakers = lock(&self.fan.0);
-        if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-            wakers.push(context.waker().clone());
-        }
-        drop(wakers);
+        self.fan.add(context.waker());
         let all = Waker::from(Arc::clone(&self.fan));
         if !source.take_ready(&mut Context::from_waker(&all))? {
             return Poll::Pending;
         }
         state.edges += 1;
         drop(state);
-        let mut others = std::mem::take(&mut *lock(&self.fan.0));
-        others.retain(|waker| !waker.will_wake(context.waker()));
-        others.into_iter().for_each(Waker::wake);
+        self.fan.take().filter(|waker| !waker.will_wake(context.waker())).for_each(Waker::wake);
         Poll::Ready(Ok(()))
     }
 }

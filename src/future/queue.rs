@@ -1,7 +1,7 @@
 //! Values that go from task to task: a queue that holds some, and a channel that holds none.
 
 use super::monitor::{ALL, FIRST, Monitor, SECOND, State};
-use super::timeout::timeout;
+use super::timeout::{Timeout, timeout};
 use crate::error::Error;
 use std::collections::VecDeque;
 use std::fmt;
@@ -71,13 +71,13 @@ impl<T> Items<T> {
     }
 }
 
-/// The queue is full. The item comes back.
+/// There is no room, or nobody to take it. The item comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full<T>(pub T);
 
 impl<T> fmt::Display for Full<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("the queue is full")
+        out.write_str("there is no room for the item")
     }
 }
 
@@ -242,11 +242,16 @@ struct Offer<'a, T> {
     number: u64,
 }
 
+impl<T> Offer<'_, T> {
+    fn take_back(&self) -> Option<T> {
+        let is_ours = |offer: &mut (u64, T)| offer.0 == self.number;
+        self.channel.0.change(|hand| hand.offer.take_if(is_ours)).map(|(_, item)| item)
+    }
+}
+
 impl<T> Drop for Offer<'_, T> {
     fn drop(&mut self) {
-        let is_ours = |offer: &mut (u64, T)| offer.0 == self.number;
-        let back = self.channel.0.change(|hand| hand.offer.take_if(is_ours));
-        drop(back);
+        self.take_back();
     }
 }
 
@@ -256,12 +261,31 @@ impl<T> Channel<T> {
         Channel(Monitor::new(Hand { offer: None, offers: 0, taken: 0 }))
     }
 
-    /// Waits until somebody has got the item. If it is dropped before, nobody gets it.
+    /// Waits until somebody has got the item. If it is dropped, nobody gets it any more; on another thread somebody may just have got it, which
+    /// [`put_timeout`](Self::put_timeout) tells.
     pub async fn put(&self, item: T) {
         let mut item = Some(item);
         let number = self.0.wait(PUT, |hand| hand.offer(&mut item)).await;
-        let _offer = Offer { channel: self, number };
-        self.0.wait(ALL, |hand| (hand.taken >= number).then_some(())).await;
+        self.wait_taken(&Offer { channel: self, number }).await;
+    }
+
+    async fn wait_taken(&self, offer: &Offer<'_, T>) {
+        self.0.wait(ALL, |hand| (hand.taken >= offer.number).then_some(())).await;
+    }
+
+    /// Waits for at most this long until somebody has got it.
+    ///
+    /// # Errors
+    /// If nobody has: the item.
+    pub async fn put_timeout(&self, item: T, patience: Duration) -> Result<(), Full<T>> {
+        let (limit, mut item) = (Timeout::new(patience), Some(item));
+        if let Ok(number) = limit.limit(self.0.wait(PUT, |hand| hand.offer(&mut item))).await {
+            let offer = Offer { channel: self, number };
+            if limit.limit(self.wait_taken(&offer)).await.is_err() {
+                item = offer.take_back();
+            }
+        }
+        item.map_or(Ok(()), |item| Err(Full(item)))
     }
 
     /// Waits for somebody who puts. If it is dropped before, nothing was taken.

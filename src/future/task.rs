@@ -47,8 +47,10 @@ struct Link<'env, T> {
     /// What it wants to hear of.
     success: bool,
     failure: bool,
-    call: Box<dyn FnOnce(&Task<'env, T>) + 'env>,
+    call: Call<'env, T>,
 }
+
+type Call<'env, T> = Box<dyn FnOnce(&Task<'env, T>) + 'env>;
 
 /// How a task ends, whatever it returns.
 pub(super) struct End {

@@ -116,7 +116,7 @@ fn a_reader_that_is_dropped_leaves_the_bytes_for_the_next() {
             let mut buffer = [0; 8];
             {
                 let mut first = pin!(reader.read(&mut buffer));
-                poll_fn(|context| Poll::Ready(assert!(first.as_mut().poll(context).is_pending()))).await;
+                assert!(poll_fn(|context| Poll::Ready(first.as_mut().poll(context).is_pending())).await);
             }
             writer.write_all(b"kept").unwrap();
             assert_eq!(reader.read(&mut buffer).await.unwrap(), 4);
@@ -132,7 +132,7 @@ fn another_thread_is_told_instead_of_hanging() {
         let mut buffer = [0; 8];
         block_on(async {
             let mut read = pin!(reader.read(&mut buffer));
-            poll_fn(|context| Poll::Ready(assert!(read.as_mut().poll(context).is_pending()))).await;
+            assert!(poll_fn(|context| Poll::Ready(read.as_mut().poll(context).is_pending())).await);
         })
         .unwrap();
         let error = std::thread::scope(|threads| {

@@ -140,7 +140,8 @@ fn a_killed_task_is_dropped_and_says_so() {
             // One that has not begun.
             let late = scope.spawn_later(LONG, async { 1 });
             let now = scope.spawn(async { 1 });
-            (late.kill(), now.kill());
+            late.kill();
+            now.kill();
             scope.block_on(async { assert!(late.join(None).await && now.join(None).await) }).unwrap();
             assert!(!late.started() && !now.started());
             now.kill();

@@ -293,3 +293,72 @@ fn time_passes_where_there_is_no_runtime() {
         });
     });
 }
+
+/// A small generator of numbers that differ.
+fn next(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}
+
+#[test]
+fn many_threads_and_tasks_that_give_up_lose_nothing() {
+    alone!({
+        let (queue, channel, permits) = (Queue::new(3), Channel::new(), Semaphore::new(2));
+        let (put, got, inside) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        // Each has some tasks that put, get and hold, with patience for a few microseconds.
+        let work = async |mut seed: u64, is_putter: bool| {
+            while if is_putter { next(&mut seed) % 400 != 0 } else { !is_over.load(Ordering::SeqCst) } {
+                let patience = Duration::from_micros(next(&mut seed) % 300);
+                match (is_putter, next(&mut seed) % 4) {
+                    (true, 0) => {
+                        put.fetch_add(usize::from(channel.put_timeout((), patience).await.is_ok()), Ordering::SeqCst);
+                    }
+                    (true, _) => {
+                        put.fetch_add(usize::from(queue.put_timeout((), patience).await.is_ok()), Ordering::SeqCst);
+                    }
+                    (false, 0) => {
+                        got.fetch_add(usize::from(timeout(patience, channel.get()).await.is_ok()), Ordering::SeqCst);
+                    }
+                    (false, 1) => {
+                        if let Some(_permit) = permits.acquire_timeout(patience).await {
+                            assert!(inside.fetch_add(1, Ordering::SeqCst) < 2);
+                            idle().await;
+                            inside.fetch_sub(1, Ordering::SeqCst);
+                        }
+                    }
+                    (false, _) => {
+                        got.fetch_add(usize::from(queue.get_timeout(patience).await.is_some()), Ordering::SeqCst);
+                    }
+                }
+            }
+        };
+        let run = |seed: u64, is_putter: bool| {
+            let work = &work;
+            move || {
+                scope(|scope| {
+                    for number in 0..4 {
+                        scope.spawn(work(seed * 7919 + number * 104_729 + 1, is_putter));
+                    }
+                })
+                .unwrap();
+            }
+        };
+        std::thread::scope(|threads| {
+            let putters: Vec<_> = (1..4).map(|seed| threads.spawn(run(seed, true))).collect();
+            let getters: Vec<_> = (4..6).map(|seed| threads.spawn(run(seed, false))).collect();
+            putters.into_iter().for_each(|thread| thread.join().unwrap());
+            is_over.store(true, Ordering::SeqCst);
+            getters.into_iter().for_each(|thread| thread.join().unwrap());
+        });
+        let mut left = 0;
+        while queue.get_nowait().is_some() {
+            left += 1;
+        }
+        assert_eq!(channel.get_nowait(), None);
+        assert_eq!(put.into_inner(), got.into_inner() + left);
+        assert_eq!(permits.value(), 2);
+    });
+}
