@@ -62,6 +62,9 @@ pub use text::{DecodeError, Decoder, ErrorMode, LineEnd, LineSplitter, Newlines,
 pub mod docs {
     #[doc = include_str!("../docs/design.md")]
     pub mod design {}
+    #[cfg(feature = "future")]
+    #[doc = include_str!("../docs/future.md")]
+    pub mod future {}
     #[doc = include_str!("../docs/gotchas.md")]
     pub mod gotchas {}
     #[cfg(all(feature = "ipc", target_os = "linux"))]

@@ -106,3 +106,80 @@ fn a_run_asks_for_memory_a_few_times() {
     let most = if SpawnRoute::current() == SpawnRoute::Portable { 76 } else { 50 };
     assert!(calls <= most, "{calls} times");
 }
+
+#[cfg(feature = "future")]
+mod tasks {
+    use super::{bytes, calls};
+    use procession::future::{Watched, idle, scope, sleep};
+    use std::io::Write;
+    use std::time::Duration;
+
+    #[test]
+    fn a_task_costs_less_than_a_kibibyte() {
+        scope(|scope| {
+            let before = bytes();
+            for _ in 0..1000 {
+                scope.spawn(sleep(Duration::from_millis(50)));
+            }
+            scope.block_on(idle()).unwrap();
+            let each = (bytes() - before) / 1000;
+            assert!((100..1024).contains(&each), "{each}");
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn nothing_is_allocated_for_a_turn() {
+        scope(|scope| {
+            for _ in 0..10 {
+                scope.spawn(async {
+                    for _ in 0..1000 {
+                        idle().await;
+                    }
+                });
+            }
+            scope.block_on(idle()).unwrap();
+            let before = calls();
+            scope
+                .block_on(async {
+                    for _ in 0..900 {
+                        idle().await;
+                    }
+                })
+                .unwrap();
+            // The future of this turn itself.
+            assert!(calls() - before <= 2, "{}", calls() - before);
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn nothing_is_allocated_for_a_wait_for_a_descriptor() {
+        let (reader, mut writer) = procession::pipe().unwrap();
+        let reader = Watched::new(reader).unwrap();
+        scope(|scope| {
+            let turns = async |count: usize, writer: &mut procession::PipeWriter| {
+                for _ in 0..count {
+                    let mut buffer = [0; 8];
+                    let mut read = std::pin::pin!(reader.read(&mut buffer));
+                    let mut looked = false;
+                    std::future::poll_fn(|context| {
+                        let polled = read.as_mut().poll(context);
+                        if !std::mem::replace(&mut looked, true) {
+                            assert!(polled.is_pending());
+                            writer.write_all(b"x").unwrap();
+                        }
+                        polled
+                    })
+                    .await
+                    .unwrap();
+                }
+            };
+            scope.block_on(turns(10, &mut writer)).unwrap();
+            let before = calls();
+            scope.block_on(turns(1000, &mut writer)).unwrap();
+            assert!(calls() - before <= 2, "{}", calls() - before);
+        })
+        .unwrap();
+    }
+}

@@ -37,11 +37,17 @@ mod awaited;
 mod child;
 mod clock;
 mod command;
+mod descriptor;
+mod event;
+mod group;
+mod lock;
+mod monitor;
 #[cfg(feature = "async-io")]
 mod on_async_io;
 #[cfg(feature = "tokio")]
 mod on_tokio;
 mod pool;
+mod queue;
 mod reactor;
 mod readiness;
 mod runtime;
@@ -56,6 +62,20 @@ pub(crate) use readiness::{is_inside, waiter};
 
 pub use awaited::Awaited;
 pub use pool::wait_pending;
+mod several;
+mod signals;
+mod sleep;
+mod task;
+mod timeout;
+
+pub use descriptor::Watched;
+pub use event::{AsyncResult, Event};
+pub use group::{Group, Imap};
+pub use lock::{Lock, Permit, Semaphore};
+pub use queue::{Channel, Full, Queue};
 pub use scope::{Scope, block_on, scope, try_scope};
+pub use several::{Iwait, iwait, joinall, killall, wait};
+pub use signals::Signals;
 pub use sleep::{Idle, Sleep, idle, sleep};
 pub use task::{Ended, Task};
+pub use timeout::{TimedOut, Timeout, timeout, with_timeout_value};

@@ -36,6 +36,8 @@ pub(crate) struct Reactor {
     /// Scopes that are open: they take what is adopted.
     scopes: AtomicUsize,
     waits: AtomicU64,
+    /// Memory that is used again.
+    ready: Mutex<Vec<(u64, Edge)>>,
 }
 
 #[derive(Default)]
@@ -91,6 +93,7 @@ impl Reactor {
                     is_parked: AtomicBool::new(false),
                     scopes: AtomicUsize::new(0),
                     waits: AtomicU64::new(0),
+                    ready: Mutex::default(),
                 });
                 *own = Arc::downgrade(&reactor);
                 reactor
@@ -212,47 +215,49 @@ impl Reactor {
 
     fn wait_for_edges(&self, edges: &Edges, until: Option<Instant>) -> io::Result<()> {
         self.waits.fetch_add(1, Ordering::Relaxed);
-        let mut ready = Vec::new();
+        let mut ready = std::mem::take(&mut *lock(&self.ready));
         let result = edges.wait(&mut ready, until);
         self.is_parked.store(false, Ordering::SeqCst);
-        result?;
-        for (token, edge) in ready {
+        for (token, edge) in ready.drain(..) {
             self.tell(token, edge);
         }
-        Ok(())
+        *lock(&self.ready) = ready;
+        result
     }
 
     fn tell(&self, token: u64, edge: Edge) {
         let (fd, life) = (token as u32 as RawFd, (token >> 32) as u32);
-        let told: Vec<Arc<Flag>> = match lock(&self.state).entries.get(&fd) {
-            Some(entry) if entry.life == life => {
-                entry.sources.iter().filter(|flag| flag.is_told(edge)).cloned().collect()
+        // One by one, so that nothing is locked while somebody is woken, and nothing allocated.
+        for place in 0.. {
+            let flag = match lock(&self.state).entries.get(&fd) {
+                Some(entry) if entry.life == life => entry.sources.get(place).cloned(),
+                _ => None,
+            };
+            let Some(flag) = flag else { return };
+            if flag.is_told(edge) {
+                let mut state = lock(&flag.state);
+                state.is_ready = true;
+                let waker = state.waker.take();
+                drop(state);
+                waker.into_iter().for_each(Waker::wake);
             }
-            _ => return,
-        };
-        for flag in told {
-            let mut state = lock(&flag.state);
-            state.is_ready = true;
-            let waker = state.waker.take();
-            drop(state);
-            waker.into_iter().for_each(Waker::wake);
         }
     }
 
     /// Calls the timers whose moment has come. The next moment.
     fn call_timers(&self) -> Option<Instant> {
-        let mut state = lock(&self.state);
-        let first = state.timers.first_key_value().map(|((moment, _), _)| *moment)?;
-        let now = Instant::now();
-        if first > now {
-            return Some(first);
+        let mut now = None;
+        loop {
+            let mut state = lock(&self.state);
+            let first = state.timers.first_entry()?;
+            let (moment, _) = *first.key();
+            if moment > *now.get_or_insert_with(Instant::now) {
+                return Some(moment);
+            }
+            let waker = first.remove();
+            drop(state);
+            waker.wake();
         }
-        let later = state.timers.split_off(&(now, u64::MAX));
-        let due = std::mem::replace(&mut state.timers, later);
-        let next = state.timers.first_key_value().map(|((moment, _), _)| *moment);
-        drop(state);
-        due.into_values().for_each(Waker::wake);
-        next
     }
 
     /// A descriptor that is waited for.
@@ -420,11 +425,7 @@ impl OwnAlarm {
     pub(super) fn has_passed(&mut self, context: &Context<'_>, deadline: Deadline) -> bool {
         let moment = deadline.moment().filter(|_| !deadline.has_passed());
         match moment {
-            Some(moment) => {
-                self.reactor.arm(&mut self.armed, moment, context.waker());
-                // Another thread may have armed it.
-                self.reactor.wake();
-            }
+            Some(moment) => self.reactor.arm(&mut self.armed, moment, context.waker()),
             None => self.reactor.disarm(&mut self.armed),
         }
         deadline != Deadline::NEVER && moment.is_none()

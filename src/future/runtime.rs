@@ -142,3 +142,81 @@ impl Alarm {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::future::{block_on, scope, sleep, try_scope};
+    use std::future::pending;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    /// Leaves something to be done when it is dropped, as a child that is to be stopped does.
+    struct Leaves(Runtime, Arc<AtomicUsize>);
+
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            let done = Arc::clone(&self.1);
+            let rest = Box::pin(async move {
+                for _ in 0..3 {
+                    sleep(Duration::from_millis(2)).await;
+                }
+                done.fetch_add(1, Ordering::SeqCst);
+            });
+            assert!(self.0.adopt(rest).is_ok());
+        }
+    }
+
+    async fn holds(done: Arc<AtomicUsize>) {
+        let _leaves = Leaves(Runtime::current().unwrap(), done);
+        pending::<()>().await;
+    }
+
+    #[test]
+    fn what_was_left_is_done_before_the_scope_ends() {
+        let done = Arc::new(AtomicUsize::new(0));
+        scope(|scope| {
+            let task = scope.spawn(holds(Arc::clone(&done)));
+            scope.block_on(sleep(Duration::from_millis(1))).unwrap();
+            task.kill();
+        })
+        .unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+        // By an error, and by a panic; the future that the function holds itself, too.
+        let killed = try_scope(|scope| {
+            scope.spawn(holds(Arc::clone(&done)));
+            scope.block_on(crate::future::timeout(Duration::from_millis(1), holds(Arc::clone(&done))))?.unwrap_err();
+            Err::<(), Error>(Error::invalid("no"))
+        });
+        assert_eq!((killed.is_err(), done.load(Ordering::SeqCst)), (true, 3));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            scope(|scope| {
+                scope.spawn(holds(Arc::clone(&done)));
+                scope.block_on(sleep(Duration::from_millis(1))).unwrap();
+                std::panic::resume_unwind(Box::new(()));
+            })
+        }));
+        assert_eq!((panicked.is_err(), done.load(Ordering::SeqCst)), (true, 4));
+    }
+
+    #[test]
+    fn another_thread_may_leave_something_to_a_scope_that_sleeps() {
+        let done = Arc::new(AtomicUsize::new(0));
+        scope(|scope| {
+            let runtime = scope.block_on(async { Runtime::current().unwrap() }).unwrap();
+            let leaves = Leaves(runtime, Arc::clone(&done));
+            let thread = std::thread::spawn(move || drop(leaves));
+            scope.block_on(sleep(Duration::from_millis(30))).unwrap();
+            thread.join().unwrap();
+        })
+        .unwrap();
+        assert_eq!(done.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn nobody_takes_what_is_left_after_the_scope() {
+        let runtime = block_on(async { Runtime::current().unwrap() }).unwrap();
+        assert!(matches!(runtime, Runtime::Own(_)));
+        assert!(runtime.adopt(Box::pin(async {})).is_err());
+    }
+}

@@ -27,7 +27,7 @@ use std::time::Duration;
 /// then the panic goes on; [`try_scope`] does so for errors, too.
 ///
 /// ```
-/// use procession::future::{scope, sleep};
+/// use procession::future::{Event, scope, sleep};
 /// use std::time::Duration;
 ///
 /// let bell = Event::new();
@@ -423,10 +423,11 @@ impl<'env> Core<'env> {
             (Err(panic), _) | (_, Err(panic)) => How::Panicked(panic),
             (Ok(Poll::Pending), Ok(())) => return,
         };
-        let tasks = &mut *self.tasks.borrow_mut();
+        let mut tasks = self.tasks.borrow_mut();
         let gone = tasks.places.get_mut(place).and_then(Option::take);
         tasks.free.push(place);
-        drop((tasks, gone));
+        drop(tasks);
+        drop(gone);
         self.end(ending, how);
     }
 

@@ -37,14 +37,20 @@ struct Inner<'env, T> {
     end: End,
     value: RefCell<Option<T>>,
     links: RefCell<Vec<Link<'env, T>>>,
+    /// Of the group that it is in.
+    hook: RefCell<Option<Hook<'env>>>,
 }
+
+type Hook<'env> = Box<dyn FnOnce(&End) + 'env>;
 
 struct Link<'env, T> {
     /// What it wants to hear of.
     success: bool,
     failure: bool,
-    call: Box<dyn FnOnce(&Task<'env, T>) + 'env>,
+    call: Call<'env, T>,
 }
+
+type Call<'env, T> = Box<dyn FnOnce(&Task<'env, T>) + 'env>;
 
 /// How a task ends, whatever it returns.
 pub(super) struct End {
@@ -92,6 +98,8 @@ pub enum Ended {
     Killed,
     /// It has panicked, with these words.
     Panicked(String),
+    /// It has returned an error, with these words, to a [group](super::Group::spawn_fallible).
+    Failed(String),
     /// Somebody else has taken the value.
     Taken,
 }
@@ -217,6 +225,8 @@ impl<T> Ending for Inner<'_, T> {
 
     fn call_links(self: Rc<Self>) {
         let task = Task { inner: self };
+        let hook = task.inner.hook.borrow_mut().take();
+        hook.into_iter().for_each(|hook| hook(task.end()));
         let links = std::mem::take(&mut *task.inner.links.borrow_mut());
         links.into_iter().for_each(|link| task.call(link));
     }
@@ -233,7 +243,14 @@ impl<'env, T: 'env> Task<'env, T> {
             how: RefCell::new(None),
             watchers: RefCell::default(),
         };
-        Task { inner: Rc::new(Inner { end, value: RefCell::new(None), links: RefCell::default() }) }
+        Task {
+            inner: Rc::new(Inner {
+                end,
+                value: RefCell::new(None),
+                links: RefCell::default(),
+                hook: RefCell::default(),
+            }),
+        }
     }
 
     pub(super) fn ending(&self) -> Rc<dyn Ending + 'env> {
@@ -248,6 +265,15 @@ impl<'env, T> Task<'env, T> {
 
     pub(super) fn end(&self) -> &End {
         &self.inner.end
+    }
+
+    /// Called at the end, before all links.
+    pub(super) fn set_hook(&self, hook: impl FnOnce(&End) + 'env) {
+        if self.ready() {
+            hook(self.end());
+        } else {
+            *self.inner.hook.borrow_mut() = Some(Box::new(hook));
+        }
     }
 
     pub(super) fn start(&self) {
@@ -409,6 +435,7 @@ impl fmt::Display for Ended {
         match self {
             Ended::Killed => out.write_str("the task was killed"),
             Ended::Panicked(words) => write!(out, "the task panicked: {words}"),
+            Ended::Failed(words) => write!(out, "the task failed: {words}"),
             Ended::Taken => out.write_str("somebody else has taken what the task returned"),
         }
     }
@@ -421,6 +448,7 @@ impl From<Ended> for Error {
         let kind = match ended {
             Ended::Killed => ErrorKind::Cancelled,
             Ended::Panicked(_) => ErrorKind::Panic,
+            Ended::Failed(_) => ErrorKind::Io,
             Ended::Taken => ErrorKind::InvalidInput,
         };
         Error::invalid(ended.to_string()).kind_of(kind)

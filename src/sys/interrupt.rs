@@ -7,7 +7,7 @@ use super::{fd, pipe, poll};
 use nix::errno::Errno;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -82,22 +82,27 @@ impl Watch {
 
     /// Waits for the next signal. `None` after [`end`](Self::end).
     pub(crate) fn next(&self) -> io::Result<Option<Heard>> {
-        let mut message = [0; MESSAGE];
         loop {
             poll::wait_readable(self.reader.as_fd(), None)?;
-            match fd::read(self.reader.as_fd(), &mut message) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                read => read?,
-            };
-            let [number, by_terminal, nanos @ ..] = message;
-            if self.has_ended.load(Ordering::SeqCst) {
-                return Ok(None);
+            match self.next_nowait() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
             }
-            let age = monotonic().saturating_sub(Duration::from_nanos(u64::from_ne_bytes(nanos)));
-            let now = Instant::now();
-            let at = now.checked_sub(age).unwrap_or(now);
-            return Ok(Some(Heard { number: number.into(), by_terminal: by_terminal != 0, at }));
         }
+    }
+
+    /// The same, and the error `WouldBlock` where there is none.
+    pub(crate) fn next_nowait(&self) -> io::Result<Option<Heard>> {
+        let mut message = [0; MESSAGE];
+        fd::read(self.reader.as_fd(), &mut message)?;
+        let [number, by_terminal, nanos @ ..] = message;
+        if self.has_ended.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let age = monotonic().saturating_sub(Duration::from_nanos(u64::from_ne_bytes(nanos)));
+        let now = Instant::now();
+        let at = now.checked_sub(age).unwrap_or(now);
+        Ok(Some(Heard { number: number.into(), by_terminal: by_terminal != 0, at }))
     }
 
     /// Lets [`next`](Self::next) come back.
@@ -114,6 +119,13 @@ impl Watch {
             // SAFETY: no pointers; a signal to this process, which has the disposition that its program chose.
             let _ = check(unsafe { libc::kill(own_pid(), number) });
         }
+    }
+}
+
+/// Readable when a signal has come.
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
     }
 }
 

@@ -140,7 +140,8 @@ fn a_killed_task_is_dropped_and_says_so() {
             // One that has not begun.
             let late = scope.spawn_later(LONG, async { 1 });
             let now = scope.spawn(async { 1 });
-            (late.kill(), now.kill());
+            late.kill();
+            now.kill();
             scope.block_on(async { assert!(late.join(None).await && now.join(None).await) }).unwrap();
             assert!(!late.started() && !now.started());
             now.kill();
@@ -331,6 +332,44 @@ fn links_are_called_once_and_know_the_end() {
             [("any", None, Some(1)), ("value", None, Some(1)), ("exception", panicked, None), ("late", None, Some(1))];
         assert_eq!(calls.into_inner(), expected);
         let _ = std::panic::take_hook();
+    });
+}
+
+#[test]
+fn a_link_may_spawn_and_a_drop_may_spawn() {
+    alone!({
+        struct Spawns<'a>(procession::future::Scope<'a>, &'a Cell<u32>);
+        impl Drop for Spawns<'_> {
+            fn drop(&mut self) {
+                let count = self.1;
+                self.0.spawn(async move { count.set(count.get() + 1) });
+            }
+        }
+        let count = Cell::new(0);
+        let count = &count;
+        scope(|scope| {
+            let inside = scope.clone();
+            scope.spawn(async {}).link(move |_| {
+                inside.spawn(async move { count.set(count.get() + 1) });
+            });
+            let spawns = Spawns(scope.clone(), count);
+            let task = scope.spawn(async move {
+                let _spawns = spawns;
+                pending::<()>().await;
+            });
+            scope.block_on(idle()).unwrap();
+            task.kill();
+            scope.block_on(task).unwrap().unwrap_err();
+            assert_eq!(scope.block_on(async { count.get() }).unwrap(), 2);
+            let spawns = Spawns(scope.clone(), count);
+            scope.spawn(async move {
+                let _spawns = spawns;
+                pending::<()>().await;
+            });
+            scope.kill_tasks();
+        })
+        .unwrap();
+        assert_eq!(count.get(), 3);
     });
 }
 

@@ -22,13 +22,21 @@ mod engines;
 mod errors;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 mod examples_ipc;
+#[cfg(feature = "future")]
+mod examples_future;
 mod examples_pool;
 mod explain;
 mod filters;
 #[cfg(feature = "future")]
+mod future_descriptor;
+#[cfg(feature = "future")]
+mod future_group;
+#[cfg(feature = "future")]
 mod future_scope;
 #[cfg(feature = "future")]
 mod future_verbs;
+#[cfg(feature = "future")]
+mod future_sync;
 mod inject;
 mod interrupt;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
