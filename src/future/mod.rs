@@ -53,25 +53,22 @@ mod readiness;
 mod runtime;
 mod scope;
 mod set;
+mod several;
+mod signals;
 mod sleep;
 mod talk;
 mod task;
+mod timeout;
 
 #[cfg(procession_awaited)]
 pub(crate) use readiness::{is_inside, waiter};
 
 pub use awaited::Awaited;
-pub use pool::wait_pending;
-mod several;
-mod signals;
-mod sleep;
-mod task;
-mod timeout;
-
 pub use descriptor::Watched;
 pub use event::{AsyncResult, Event};
 pub use group::{Group, Imap};
 pub use lock::{Lock, Permit, Semaphore};
+pub use pool::wait_pending;
 pub use queue::{Channel, Full, Queue};
 pub use scope::{Scope, block_on, scope, try_scope};
 pub use several::{Iwait, iwait, joinall, killall, wait};
