@@ -41,6 +41,7 @@ mod template;
 mod timeline;
 mod turns;
 mod verdict;
+pub(crate) mod workers;
 
 pub use admission::Admission;
 pub use delivery::{AsCompleted, Pending, ReturnWhen, as_completed, wait};
@@ -65,6 +66,7 @@ pub use task::{After, Task};
 pub use template::Template;
 #[cfg(feature = "timeline")]
 pub use timeline::Timeline;
+pub use workers::{Framed, PendingReply, Protocol, WorkerPool, WorkerPoolBuilder, WorkerReplies};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
