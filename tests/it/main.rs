@@ -70,3 +70,4 @@ mod trace;
 mod transcript;
 mod verbs;
 mod wait;
+mod worker_pool;

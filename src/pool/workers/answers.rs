@@ -25,9 +25,10 @@ impl Tell {
         self.say(answer);
     }
 
-    /// Somebody was told in another way.
-    pub(crate) fn forget(mut self) {
+    /// The error goes to somebody else, and is told to nobody here.
+    pub(crate) fn instead(mut self, error: Error) -> Error {
         self.0 = None;
+        error
     }
 
     fn say(&mut self, answer: Answer) {

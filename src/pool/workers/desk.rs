@@ -258,9 +258,13 @@ impl Desk {
     fn look_at_deadlines(&mut self) {
         let mut late = Vec::new();
         for (key, worker) in &self.workers {
+            let is_late = worker.deadline.has_passed();
             match &worker.going {
-                Some((deadline, fate)) if deadline.has_passed() => late.push((*key, fate.clone())),
-                _ if worker.deadline.has_passed() => late.push((*key, Fate::Timeout)),
+                // It was the end of its pipes that has made it late.
+                Some((going, fate)) if going.has_passed() || (is_late && *going != Deadline::NEVER) => {
+                    late.push((*key, fate.clone()));
+                }
+                _ if is_late => late.push((*key, Fate::Timeout)),
                 _ => {}
             }
         }
@@ -524,7 +528,12 @@ impl Desk {
         let has_left = self.set.watched(ear).and_then(|ear| sys::pipe::waiting(ear).ok()).is_some_and(|left| left > 0);
         let accepted = self.set.input_accepted(key);
         self.close_ear(key);
-        let Some(worker) = self.workers.get(&key) else { return };
+        let Some(worker) = self.workers.get_mut(&key) else { return };
+        if worker.had_begun == Some(false) && worker.fate.is_none() {
+            // Others need not wait for its end.
+            worker.deadline = Deadline::NEVER;
+            worker.order.take().into_iter().for_each(|order| self.waiting.push_front(order));
+        }
         let has_all = !has_left && accepted == worker.fed;
         // With all of the request in its hands it has until the deadline.
         let patience = if worker.order.is_some() && has_all { Duration::MAX } else { LAST_WORDS };

@@ -180,7 +180,7 @@ impl WorkerPool {
         let slot = Arc::new(Slot::default());
         let answered = Arc::clone(&slot);
         let number = self.submit(request.into(), 0, Tell::new(move |answer| answered.put(answer)));
-        let number = number.map_err(|(error, tell)| error_alone(error, tell))?;
+        let number = number.map_err(|(error, tell)| tell.instead(error))?;
         Ok(PendingReply::new(slot, Arc::clone(&self.shared), number))
     }
 
@@ -197,7 +197,7 @@ impl WorkerPool {
         callback: impl FnOnce(Result<Vec<u8>, Error>) + Send + 'static,
     ) -> Result<(), Error> {
         let submitted = self.submit(request.into(), 0, Tell::new(callback));
-        submitted.map(drop).map_err(|(error, tell)| error_alone(error, tell))
+        submitted.map(drop).map_err(|(error, tell)| tell.instead(error))
     }
 
     /// Asks each of these, and returns the replies in their order.
@@ -288,12 +288,6 @@ impl WorkerPool {
             _ => Ok(number),
         }
     }
-}
-
-/// The error is told to the caller, and to nobody else.
-fn error_alone(error: Error, tell: Tell) -> Error {
-    tell.forget();
-    error
 }
 
 impl Drop for WorkerPool {

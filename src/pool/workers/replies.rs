@@ -116,8 +116,10 @@ where
         }
         while self.gathering.has_room() {
             // A pool that takes nothing more ends the iteration, however long the input is.
-            let closed = self.pool.shared.inbox.is_closed();
-            let Some(request) = self.requests.next().filter(|_| !closed) else { return self.gathering.end() };
+            if self.pool.shared.inbox.is_closed() {
+                return self.gathering.end();
+            }
+            let Some(request) = self.requests.next() else { return self.gathering.end() };
             let place = Tell::new(self.gathering.place());
             if let Err((error, place)) = self.pool.submit(request.into(), self.group, place) {
                 place.tell(Err(error));
