@@ -116,7 +116,10 @@ fn a_death_is_blamed_on_its_request_and_touches_no_other() {
             match number % 100 {
                 0 => {
                     assert_eq!(status, ExitStatus::from_code(7));
-                    assert!(text.contains("in request") && text.contains("exit status: 7 before it had replied"), "{text}");
+                    assert!(
+                        text.contains("in request") && text.contains("exit status: 7 before it had replied"),
+                        "{text}"
+                    );
                 }
                 1 => assert_eq!(status.signal(), Some(Signal::ABRT), "{text}"),
                 _ => assert!(text.contains("exit status: 3 in the middle of its reply \"hal\""), "{text}"),
@@ -701,5 +704,23 @@ fn a_protocol_of_ones_own_may_fail() {
             assert!(error.kind() == ErrorKind::Decode && error.to_string().contains(words), "{error}");
         }
         assert_eq!(pool.apply("yes").unwrap(), b"yes");
+    });
+}
+
+#[allow(dead_code)] // its main
+#[path = "../../examples/worker_commands.rs"]
+mod worker_commands;
+
+#[test]
+fn the_example_does_what_it_says() {
+    alone!({
+        let mut said = Vec::new();
+        worker_commands::worker_commands(&mut said).unwrap();
+        let said = String::from_utf8(said).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines[..2], ["6 * 7 = 42", &*format!("the sum of the others is {}", 338_350 - 2_500)]);
+        assert!(lines[2].starts_with("calculator-") && lines[2].ends_with("in request 51 \"crash\""), "{said}");
+        assert_eq!(lines[3], "  ended by signal: SIGKILL and had said: out of cheese");
+        assert_eq!(lines.len(), 4);
     });
 }

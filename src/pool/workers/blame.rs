@@ -50,7 +50,9 @@ pub(super) enum Verdict {
 }
 
 pub(super) fn judge(evidence: &Evidence<'_>) -> Verdict {
-    let Some(fate) = evidence.fate else { return judge_death(evidence, ErrorKind::Status, evidence.status.to_string()) };
+    let Some(fate) = evidence.fate else {
+        return judge_death(evidence, ErrorKind::Status, evidence.status.to_string());
+    };
     match fate {
         Fate::Cancelled => Verdict::Answer(ErrorKind::Cancelled, "cancelled".into()),
         Fate::Terminated => Verdict::Answer(ErrorKind::Cancelled, "the pool was terminated".into()),
@@ -107,7 +109,13 @@ mod tests {
             (None, true, 1, b"", "Again"),
             (None, true, 0, b"", "Status: signal: SIGKILL before it had replied"),
             (None, true, 0, b"ab", "Status: signal: SIGKILL in the middle of its reply \"ab\""),
-            (Some(Fate::ClosedOutput), true, 0, b"ab", "Ended: it has closed its standard output in the middle of its reply \"ab\""),
+            (
+                Some(Fate::ClosedOutput),
+                true,
+                0,
+                b"ab",
+                "Ended: it has closed its standard output in the middle of its reply \"ab\"",
+            ),
             (Some(Fate::ClosedInput), true, 0, b"", "Ended: it has closed its standard input before it had replied"),
             (Some(Fate::ClosedInput), true, 2, b"", "Again"),
             (Some(Fate::ClosedInput), false, 0, b"", "GiveBack"),

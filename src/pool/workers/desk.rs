@@ -9,7 +9,7 @@ use super::answers::{Tell, broken, cancelled, terminated};
 use super::beginnings::{Beginnings, DEATHS_MAX};
 use super::blame::{Evidence, Fate, Verdict, judge};
 use super::dialogue::{Dialogue, Fault, shown};
-use crate::command::Stdio;
+use crate::command::{Input, Source, Stdio};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::output::{Output, Stream};
@@ -37,7 +37,8 @@ pub(super) struct Order {
     pub(super) number: u64,
     /// The iteration that it belongs to.
     pub(super) group: u64,
-    pub(super) request: Vec<u8>,
+    /// What errors say of the request.
+    pub(super) shown: String,
     /// The request as it is sent.
     pub(super) framed: Arc<Vec<u8>>,
     /// How often it may be begun once more when its worker dies.
@@ -55,7 +56,7 @@ impl Order {
 
 impl std::fmt::Display for Order {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "request {} {}", self.number, shown(&self.request))
+        write!(out, "request {} {}", self.number, self.shown)
     }
 }
 
@@ -353,7 +354,7 @@ impl Desk {
         let Some(worker) = self.workers.get_mut(&key) else { return };
         worker.asked_at = worker.fed;
         worker.fed += framed.len() as u64;
-        if self.set.feed(key, framed.to_vec()).is_err() {
+        if self.set.feed(key, Input(Source::Bytes(Arc::clone(framed)))).is_err() {
             // Nobody reads it. What there is to know comes with its end.
             self.let_go(key, Fate::ClosedInput, LAST_WORDS);
         }

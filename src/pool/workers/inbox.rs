@@ -169,7 +169,11 @@ impl<M> fmt::Debug for Inbox<M> {
 }
 
 /// Waits on a condition until the deadline at most.
-pub(crate) fn wait_until<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, deadline: Deadline) -> MutexGuard<'a, T> {
+pub(crate) fn wait_until<'a, T>(
+    condition: &Condvar,
+    guard: MutexGuard<'a, T>,
+    deadline: Deadline,
+) -> MutexGuard<'a, T> {
     match deadline.remaining() {
         None => condition.wait(guard).unwrap_or_else(PoisonError::into_inner),
         Some(time) => condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,

@@ -179,7 +179,7 @@ impl WorkerPool {
     pub fn apply_async(&self, request: impl Into<Vec<u8>>) -> Result<PendingReply, Error> {
         let slot = Arc::new(Slot::default());
         let answered = Arc::clone(&slot);
-        let number = self.submit(request.into(), 0, Tell::new(move |answer| answered.put(answer)));
+        let number = self.submit(&request.into(), 0, Tell::new(move |answer| answered.put(answer)));
         let number = number.map_err(|(error, tell)| tell.instead(error))?;
         Ok(PendingReply::new(slot, Arc::clone(&self.shared), number))
     }
@@ -196,7 +196,7 @@ impl WorkerPool {
         request: impl Into<Vec<u8>>,
         callback: impl FnOnce(Result<Vec<u8>, Error>) + Send + 'static,
     ) -> Result<(), Error> {
-        let submitted = self.submit(request.into(), 0, Tell::new(callback));
+        let submitted = self.submit(&request.into(), 0, Tell::new(callback));
         submitted.map(drop).map_err(|(error, tell)| tell.instead(error))
     }
 
@@ -272,17 +272,17 @@ impl WorkerPool {
     }
 
     /// Gives a request to the desk, and says its number. If that cannot be, who was to be told comes back.
-    fn submit(&self, request: Vec<u8>, group: u64, tell: Tell) -> Result<u64, (Error, Tell)> {
+    fn submit(&self, request: &[u8], group: u64, tell: Tell) -> Result<u64, (Error, Tell)> {
         let number = self.shared.last_request.fetch_add(1, Ordering::Relaxed) + 1;
-        let rules = &self.shared.rules;
-        let framed = match rules.protocol.frame(&request) {
+        let (rules, shown) = (&self.shared.rules, shown(request));
+        let framed = match rules.protocol.frame(request) {
             Ok(framed) => Arc::new(framed),
             Err(why) => {
                 let error = Error::invalid(format!("it cannot be sent: {why}"));
-                return Err((error.of_command(|| format!("request {number} {}", shown(&request))), tell));
+                return Err((error.of_command(|| format!("request {number} {shown}")), tell));
             }
         };
-        let order = Order { number, group, request, framed, retries: rules.retries, tell };
+        let order = Order { number, group, shown, framed, retries: rules.retries, tell };
         match self.shared.inbox.submit(Message::Submit(order)) {
             Err((error, Message::Submit(order))) => Err((error, order.tell)),
             _ => Ok(number),
@@ -449,7 +449,9 @@ impl WorkerPoolBuilder {
         let line = rules.command.to_string();
         let invalid = |text: &'static str| Error::invalid(text).of_command(|| line.clone());
         if rules.workers == 0 || rules.requests_max == Some(0) {
-            return Err(invalid("a pool without a worker, or whose workers may do no request, would never do anything"));
+            return Err(invalid(
+                "a pool without a worker, or whose workers may do no request, would never do anything",
+            ));
         }
         let command = &rules.command;
         if command.pty.is_some() || command.chosen_stream(2).is_some_and(|stderr| stderr.is_pty()) {

@@ -136,7 +136,9 @@ impl Protocol {
                     start > end || end > framed.end || framed.end > bytes.len() || framed.end == 0
                 };
                 match found {
-                    Some(framed) if is_wrong(&framed) => Err(format!("the protocol has found {framed:?} in {}", bytes.len())),
+                    Some(framed) if is_wrong(&framed) => {
+                        Err(format!("the protocol has found {framed:?} in {}", bytes.len()))
+                    }
                     found => Ok(found),
                 }
             }

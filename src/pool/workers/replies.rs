@@ -121,7 +121,7 @@ where
             }
             let Some(request) = self.requests.next() else { return self.gathering.end() };
             let place = Tell::new(self.gathering.place());
-            if let Err((error, place)) = self.pool.submit(request.into(), self.group, place) {
+            if let Err((error, place)) = self.pool.submit(&request.into(), self.group, place) {
                 place.tell(Err(error));
             }
         }
