@@ -4,11 +4,11 @@
 //! A worker has one request at a time: what is in its pipe cannot be taken back. Whether it has read something of it is a fact that can be asked for:
 //! how many bytes its pipe took, less those that wait in it.
 
-use super::Shared;
 use super::answers::{Tell, broken, cancelled, terminated};
 use super::beginnings::{Beginnings, DEATHS_MAX};
 use super::blame::{Evidence, Fate, Verdict, judge};
 use super::dialogue::{Dialogue, Fault, shown};
+use super::{Check, Shared};
 use crate::command::{Input, Source, Stdio};
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -616,5 +616,5 @@ impl Drop for Desk {
 pub(super) struct First {
     pub(super) request: Option<Vec<u8>>,
     pub(super) framed: Option<Arc<Vec<u8>>>,
-    pub(super) is_right: Box<dyn Fn(&[u8]) -> bool + Send + Sync>,
+    pub(super) is_right: Check,
 }

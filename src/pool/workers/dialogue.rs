@@ -139,7 +139,9 @@ mod tests {
     /// Wherever the borders between reads are, the same comes of it.
     #[test]
     fn replies_do_not_depend_on_where_they_are_split() {
-        let tables: [(Protocol, &[u8], &[&[u8]], &[u8]); 8] = [
+        // (protocol, what is said, the replies in it, what is left)
+        type Row = (Protocol, &'static [u8], &'static [&'static [u8]], &'static [u8]);
+        let table: [Row; 8] = [
             (Protocol::lines(), b"one\n\ntwo\r\nthr", &[b"one", b"", b"two\r"], b"thr"),
             (Protocol::lines(), b"\xff\x00\n", &[b"\xff\x00"], b""),
             (Protocol::lines_until("."), b"a\nb\n.\n.\n..\n. \n.\nx\n.", &[b"a\nb\n", b"", b"..\n. \n"], b"x\n."),
@@ -149,7 +151,7 @@ mod tests {
             (Protocol::length_prefixed_little_endian(), b"\x03\0\0\0abc\x05\0\0\0ab", &[b"abc"], b"\x05\0\0\0ab"),
             (zero(), b"one\0\0tw", &[b"one", b""], b"tw"),
         ];
-        for (protocol, bytes, replies, rest) in tables {
+        for (protocol, bytes, replies, rest) in table {
             let expected = (replies.iter().map(|reply| reply.to_vec()).collect::<Vec<_>>(), Ok(rest.to_vec()));
             assert_eq!(heard(&protocol, 9, &[bytes]), expected, "{protocol:?} at once");
             let single: Vec<&[u8]> = bytes.chunks(1).collect();

@@ -83,6 +83,7 @@ pub struct WorkerPoolBuilder {
     first: Vec<(Option<Vec<u8>>, Check)>,
 }
 
+/// Whether what was said at a beginning is right.
 type Check = Box<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 /// What holds for the life of a pool.
