@@ -352,9 +352,9 @@ impl WorkerPoolBuilder {
     /// use procession::Command;
     /// use procession::pool::WorkerPool;
     ///
-    /// let bc = Command::new("bc").arg("-q");
-    /// let pool = WorkerPool::builder(bc).workers(1).initial("scale=3; 7", |reply| reply == b"7").build()?;
-    /// assert_eq!(pool.apply_text("2/3")?, ".666");
+    /// let line = "while read -r word rest; do case $word in base) base=$rest; echo ok;; *) echo $(($base + $word));; esac; done";
+    /// let adder = WorkerPool::builder(Command::shell(line)).workers(1).initial("base 100", |reply| reply == b"ok");
+    /// assert_eq!(adder.build()?.apply_text("7")?, "107");
     /// # Ok::<(), procession::Error>(())
     /// ```
     #[must_use]

@@ -12,9 +12,9 @@ use std::sync::Arc;
 /// use procession::Command;
 ///
 /// // Replies of several lines, the last of which says that it is the last.
-/// let shell = "while read -r word; do echo \"$word\"; echo \"$word\" | rev; echo .; done";
+/// let shell = "while read -r word; do echo \"$word\"; echo \"$word$word\"; echo .; done";
 /// let pool = WorkerPool::builder(Command::shell(shell)).workers(1).protocol(Protocol::lines_until(".")).build()?;
-/// assert_eq!(pool.apply_text("abc")?, "abc\ncba\n");
+/// assert_eq!(pool.apply_text("abc")?, "abc\nabcabc\n");
 /// # Ok::<(), procession::Error>(())
 /// ```
 #[derive(Clone)]
