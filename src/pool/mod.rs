@@ -41,6 +41,7 @@ mod template;
 mod timeline;
 mod turns;
 mod verdict;
+pub(crate) mod workers;
 
 pub use admission::Admission;
 #[cfg(feature = "future")]
@@ -67,6 +68,7 @@ pub use task::{After, Task};
 pub use template::Template;
 #[cfg(feature = "timeline")]
 pub use timeline::Timeline;
+pub use workers::{Framed, PendingReply, Protocol, WorkerPool, WorkerPoolBuilder, WorkerReplies};
 
 use crate::deadline::Deadline;
 use crate::error::Error;

@@ -405,6 +405,11 @@ impl ChildSet {
         Ok(())
     }
 
+    /// How many bytes the standard input of a child has taken.
+    pub(crate) fn input_accepted(&self, child: ChildKey) -> u64 {
+        self.entries.get(child.0).map_or(0, |entry| entry.machine().input().0)
+    }
+
     /// Closes the standard input of a child behind what is still to be written. False if it is not in the set.
     pub fn end_input(&mut self, child: ChildKey) -> bool {
         let Some(entry) = self.entries.get_mut(child.0) else { return false };

@@ -84,3 +84,4 @@ mod trace;
 mod transcript;
 mod verbs;
 mod wait;
+mod worker_pool;

@@ -14,13 +14,15 @@ use crate::ipc::codec;
 use crate::ipc::passing::Descriptor;
 use crate::ipc::process::{ARRIVAL_MAX, Process, Started, outcome};
 use crate::output::Output;
+use crate::pool::workers::answers::{Tell, broken, cancelled, terminated};
+use crate::pool::workers::beginnings::{Beginnings, DEATHS_MAX};
+use crate::pool::workers::inbox::Said;
 use crate::set::{ChildKey, ChildSet, News};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::sys::eventfd;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +32,6 @@ const ADVANCE: Duration = Duration::from_micros(200);
 const ADVANCE_MAX: usize = 128;
 /// When somebody has nothing to do, tasks that lie ready elsewhere are looked at again after this time.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// So many workers in a row may end by themselves before they come to their first task; then no further one will come to it.
-const BEGINNINGS_MAX: u32 = 3;
-/// So many in a row may be killed without having ended a task.
-const DEATHS_MAX: u32 = 64;
 
 /// A task, and who waits for it.
 pub(super) struct Order {
@@ -45,7 +43,7 @@ pub(super) struct Order {
     pub(super) timeout: Option<Duration>,
     /// How often it may be begun once more when its worker dies.
     pub(super) retries: u32,
-    pub(super) tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>,
+    pub(super) tell: Tell,
 }
 
 /// What is asked of the desk.
@@ -86,9 +84,7 @@ pub(super) struct Desk {
     set: ChildSet,
     workers: BTreeMap<ChildKey, Worker>,
     waiting: VecDeque<Order>,
-    /// How many workers in a row have ended before their first task, and without having ended one.
-    failed_beginnings: u32,
-    deaths: u32,
+    beginnings: Beginnings,
     terminating: bool,
     /// Why no worker will ever work.
     broken: Option<String>,
@@ -104,8 +100,7 @@ impl Desk {
             set,
             workers: BTreeMap::new(),
             waiting: VecDeque::new(),
-            failed_beginnings: 0,
-            deaths: 0,
+            beginnings: Beginnings::default(),
             terminating: false,
             broken: None,
         })
@@ -135,7 +130,7 @@ impl Desk {
 
     /// What was asked since the last time; whether the pool was closed, and terminated.
     fn take_messages(&mut self) -> (bool, bool) {
-        let (messages, closed, terminated) = self.shared.take_messages();
+        let Said { messages, closed, terminated } = self.shared.inbox.take();
         for message in messages {
             match message {
                 Message::Submit(order) => self.waiting.push_back(order),
@@ -153,7 +148,7 @@ impl Desk {
         }
         for order in std::mem::take(&mut self.waiting) {
             let error = self.broken.as_deref().map_or_else(terminated, broken);
-            tell(order.tell, Err(error));
+            order.tell.tell(Err(error));
         }
     }
 
@@ -177,7 +172,7 @@ impl Desk {
         }
         let (meant, others) = std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(&is_meant);
         self.waiting = others.into();
-        meant.into_iter().for_each(|order| tell(order.tell, Err(cancelled())));
+        meant.into_iter().for_each(|order| order.tell.tell(Err(cancelled())));
         doomed.into_iter().for_each(|key| self.stop(key, Doom::Cancelled));
     }
 
@@ -202,7 +197,7 @@ impl Desk {
                 true
             });
             if worker.done > 0 {
-                (self.failed_beginnings, self.deaths) = (0, 0);
+                self.beginnings.succeed();
             }
         }
         // It has written where it must not: nothing of it can be trusted.
@@ -237,7 +232,7 @@ impl Desk {
                 // task is a new try.
                 if self.workers.is_empty() {
                     for order in std::mem::take(&mut self.waiting) {
-                        tell(order.tell, Err(broken(&error.to_string())));
+                        order.tell.tell(Err(broken(&error.to_string())));
                     }
                 }
                 return;
@@ -343,7 +338,7 @@ impl Desk {
             // A worker could not be started.
             deadline = deadline.earlier(Deadline::after(PATIENCE * 50));
         }
-        if !self.shared.fall_asleep() {
+        if !self.shared.inbox.fall_asleep() {
             deadline = Deadline::now();
         }
         let mut ends = Vec::new();
@@ -366,7 +361,7 @@ impl Desk {
             }
             until = Deadline::now();
         }
-        self.shared.wake_up();
+        self.shared.inbox.wake_up();
         quiet &= ends.is_empty();
         ends.into_iter().for_each(|(key, result)| self.bury(key, result));
         quiet
@@ -393,7 +388,7 @@ impl Desk {
             match panic.filter(|error| error.kind() == ErrorKind::Panic) {
                 Some(panic) => {
                     output.command = format!("{name} (process {id}) in {}", order.function);
-                    tell(order.tell, Err(panic.with_output(output)));
+                    order.tell.tell(Err(panic.with_output(output)));
                 }
                 None => self.blame(order, doom, output, &format!("{name} (process {id})"), garbled),
             }
@@ -402,8 +397,7 @@ impl Desk {
 
     /// A worker has ended before it had ended a task. That may go on for ever.
     fn note_early_end(&mut self, call: &Call, name: &str, was_ready: bool, status: ExitStatus) {
-        self.deaths += 1;
-        if self.deaths >= DEATHS_MAX {
+        if self.beginnings.die() {
             self.give_up(format!(
                 "{DEATHS_MAX} workers in a row have ended before they had ended a task, {name} by {status}"
             ));
@@ -412,7 +406,7 @@ impl Desk {
         if was_ready || matches!(status.signal(), Some(Signal::KILL | Signal::TERM)) {
             return;
         }
-        self.failed_beginnings += 1;
+        let are_too_many = self.beginnings.fail();
         let why = outcome(call, status).and_then(|result| codec::decode::<Result<(), String>>(&result, Vec::new()));
         let (kind, text) = match why {
             Ok(Ok(())) => (ErrorKind::Status, status.to_string()),
@@ -420,7 +414,7 @@ impl Desk {
             Err(error) => (error.kind(), error.to_string()),
         };
         // What the program itself does wrong it does again.
-        if kind == ErrorKind::Panic || kind == ErrorKind::InvalidInput || self.failed_beginnings >= BEGINNINGS_MAX {
+        if kind == ErrorKind::Panic || kind == ErrorKind::InvalidInput || are_too_many {
             self.give_up(format!("{name} has ended before its first task: {text}"));
         }
     }
@@ -442,7 +436,7 @@ impl Desk {
             Some(Doom::Terminated) if !garbled => terminated(),
             _ => Error::new(ErrorKind::Status).detail(format!("{} before the function had returned", output.status())),
         };
-        tell(order.tell, Err(error.with_output(output)));
+        order.tell.tell(Err(error.with_output(output)));
     }
 
     fn give_up(&mut self, why: String) {
@@ -458,11 +452,11 @@ impl Drop for Desk {
             begun.into_iter().chain(rest).flatten()
         });
         let left: Vec<Order> = with_workers.chain(std::mem::take(&mut self.waiting)).collect();
-        left.into_iter().for_each(|order| tell(order.tell, Err(terminated())));
+        left.into_iter().for_each(|order| order.tell.tell(Err(terminated())));
         self.set.stop_all();
         // They are being stopped; the set waits for them when it is dropped.
         let _ = self.set.wait_all_deadline(Deadline::after(Duration::from_secs(5)));
-        self.shared.end();
+        self.shared.inbox.end();
     }
 }
 
@@ -508,7 +502,7 @@ fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>) -> std::io::Result<
         });
         let (name, id, function) = (&worker.name, worker.id, order.function);
         let result = result.map_err(|error| error.of_command(|| format!("{name} (process {id}) in {function}")));
-        tell(order.tell, result);
+        order.tell.tell(result);
         worker.begin_next();
     }
     Ok(came)
@@ -526,7 +520,7 @@ fn grant(worker: &mut Worker, order: Order) -> Result<(), Order> {
         }
         // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing.
         Err((Some(order), Some(error))) if is_first => {
-            tell(order.tell, Err(Error::io("write", error).detail("the arguments cannot be given to a worker")));
+            order.tell.tell(Err(Error::io("write", error).detail("the arguments cannot be given to a worker")));
             Ok(())
         }
         Err((Some(order), _)) => Err(order),
@@ -555,23 +549,6 @@ fn give_back(worker: &mut Worker, count_max: usize, waiting: &mut VecDeque<Order
         worker.is_leaving = false;
         dismiss(worker);
     }
-}
-
-/// The code of others is no reason to leave the desk.
-fn tell(tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>, result: Result<Vec<u8>, Error>) {
-    let _ = panic::catch_unwind(AssertUnwindSafe(|| tell(result)));
-}
-
-fn cancelled() -> Error {
-    Error::new(ErrorKind::Cancelled).detail("cancelled")
-}
-
-fn terminated() -> Error {
-    Error::new(ErrorKind::Cancelled).detail("the pool was terminated")
-}
-
-fn broken(why: &str) -> Error {
-    Error::new(ErrorKind::Engine).detail(format!("the pool has no workers: {why}"))
 }
 
 #[cfg(test)]
