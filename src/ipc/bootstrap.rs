@@ -159,7 +159,14 @@ fn make(call: &Call) -> Result<Result<Vec<u8>, Error>, Panicked> {
         let _ = CURRENT.set(Current { name, parent });
         leave_accounts_of_panics(call)?;
         call.arrive().map_err(|error| Error::io("write", error))?;
-        Function::at(place).call(arguments, descriptors)
+        let (result, descriptors) = Function::at(place).call(arguments, descriptors)?;
+        if !descriptors.is_empty() {
+            return Err(Error::invalid(
+                "the result of a process stays when the process has gone, and its descriptors do not: give it a Connection as an argument, and send \
+                 what has descriptors there",
+            ));
+        }
+        Ok(result)
     };
     // The process ends right after this, so nobody sees what the panic has left half done.
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)

@@ -1,7 +1,7 @@
 //! Functions in a pool of processes: Python's verbs, and what becomes of tasks when workers die.
 
 use crate::support::alone;
-use procession::ipc::{Descriptor, ProcessPool, current};
+use procession::ipc::{Descriptor, Lock, ProcessPool, Value, current};
 use procession::{ErrorKind, ExitStatus, Signal, Stdio};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -330,8 +330,153 @@ fn wrong_requests_are_refused() {
         assert!(ProcessPool::builder().tasks_per_worker(0).build().unwrap_err().is_invalid_input());
         let pool = ProcessPool::new(1).unwrap();
         let (reader, _writer) = std::io::pipe().unwrap();
-        let error = pool.apply(|_: Descriptor| (), Descriptor::from(reader)).unwrap_err();
-        assert!(error.to_string().contains("a descriptor can only be an argument of a process"), "{error}");
+        let many: Vec<Descriptor> = (0..254).map(|_| reader.try_clone().unwrap().into()).collect();
+        let error = pool.apply(|many: Vec<Descriptor>| many.len(), many).unwrap_err();
+        assert!(error.to_string().contains("254 descriptors in it cannot be sent"), "{error}");
+        let many = |reader: Descriptor| -> Vec<Descriptor> {
+            let reader = reader.into_owned_fd();
+            (0..254).map(|_| reader.try_clone().unwrap().into()).collect()
+        };
+        let error = pool.apply(many, Descriptor::from(reader)).unwrap_err();
+        assert!(error.is_invalid_input() && error.to_string().contains("254 descriptors in it"), "{error}");
+    });
+}
+
+/// What is written to the pipe until its last writer has gone.
+fn drained(mut reader: std::io::PipeReader) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn say((words, writer): (String, Descriptor)) {
+    std::io::PipeWriter::from(writer.into_owned_fd()).write_all(words.as_bytes()).unwrap();
+}
+
+/// Tasks with descriptors and without, long and short, on several workers: each gets its own, and nobody keeps one.
+#[test]
+fn descriptors_come_with_their_task() {
+    alone!({
+        let pool = ProcessPool::new(3).unwrap();
+        let mut readers = Vec::new();
+        let said = (0..200_usize).map(|number| {
+            let (reader, writer) = std::io::pipe().unwrap();
+            readers.push(reader);
+            (format!("{number}{}", "x".repeat(number * 100)), Descriptor::from(writer))
+        });
+        let said: Vec<_> = said.collect();
+        let plain: Vec<_> = (0..200).map(|number| pool.apply_async(square, number).unwrap()).collect();
+        pool.map(say, said).unwrap();
+        for (number, task) in plain.into_iter().enumerate() {
+            assert_eq!(task.get().unwrap(), square(number as u64));
+        }
+        for (number, reader) in readers.into_iter().enumerate() {
+            assert_eq!(drained(reader), format!("{number}{}", "x".repeat(number * 100)));
+        }
+    });
+}
+
+/// Results can have them as well: the object is made over there and used here.
+#[test]
+fn descriptors_come_with_results() {
+    alone!({
+        let pool = ProcessPool::new(2).unwrap();
+        let made = |number: u32| -> (u32, Value<u32>, Descriptor) {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(format!("pipe {number}").as_bytes()).unwrap();
+            (number, Value::new(number * 2).unwrap(), reader.into())
+        };
+        for (number, result) in pool.imap(made, 0..100).enumerate() {
+            let (same, value, reader) = result.unwrap();
+            assert_eq!((same as usize, value.get()), (number, 2 * same));
+            assert_eq!(drained(std::io::PipeReader::from(reader.into_owned_fd())), format!("pipe {number}"));
+        }
+        // Nobody has asked for it: it goes.
+        let _ = pool.apply_async(made, 1).unwrap();
+    });
+}
+
+/// A lock as the argument of each task, taken by them at the same time: no update is lost.
+#[test]
+fn shared_objects_are_arguments_of_tasks() {
+    alone!({
+        let pool = ProcessPool::new(3).unwrap();
+        let (lock, sum) = (Lock::new().unwrap(), Value::new(0_u64).unwrap());
+        let add = |(lock, sum, number): (Lock, Value<u64>, u64)| {
+            let _held = lock.lock().unwrap();
+            sum.set(sum.get() + number);
+        };
+        pool.map(add, (0..300).map(|number| (lock.clone(), sum.clone(), number))).unwrap();
+        assert_eq!(sum.get(), (0..300).sum::<u64>());
+    });
+}
+
+/// A task that was not begun takes its descriptors to another worker; what is cancelled closes them, waiting or begun.
+#[test]
+fn descriptors_go_where_their_task_goes() {
+    alone!({
+        let pool = ProcessPool::new(1).unwrap();
+        let long = pool.apply_async(sleep, FOREVER).unwrap();
+        let pipes = || std::io::pipe().unwrap();
+        let ((moved, moved_in), (cancelled, cancelled_in)) = (pipes(), pipes());
+        let moved_on = pool.apply_async(say, ("moved on".to_owned(), moved_in.into())).unwrap();
+        let waiting = pool.apply_async(say, ("cancelled".to_owned(), cancelled_in.into())).unwrap();
+        waiting.cancel();
+        assert!(waiting.get().unwrap_err().is_cancelled());
+        assert_eq!(drained(cancelled), "");
+        // The worker is stopped with the task behind the one that it is in.
+        long.cancel();
+        moved_on.get().unwrap();
+        assert_eq!(drained(moved), "moved on");
+        let (begun, begun_in) = pipes();
+        let hold = |writer: Descriptor| {
+            std::thread::sleep(FOREVER);
+            drop(writer);
+        };
+        let running = pool.apply_async(hold, begun_in.into()).unwrap();
+        running.cancel();
+        assert_eq!(drained(begun), "");
+        drop(running);
+        // A pool that is dropped has none.
+        let (left, left_in) = pipes();
+        let _task = pool.apply_async(sleep, FOREVER).unwrap();
+        let _behind = pool.apply_async(say, ("never".to_owned(), left_in.into())).unwrap();
+        drop(pool);
+        assert_eq!(drained(left), "");
+    });
+}
+
+/// Workers that are killed all the time: with retries each task says its words, and no writer is left anywhere.
+#[test]
+fn descriptors_survive_the_death_of_workers() {
+    alone!({
+        let pool = ProcessPool::builder().workers(2).retries(1_000).build().unwrap();
+        let (sender, receiver) = mpsc::channel::<()>();
+        let killer = std::thread::spawn(move || {
+            while receiver.recv_timeout(Duration::from_millis(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                kill_one_child();
+            }
+        });
+        let slowly = |(number, writer): (u64, Descriptor)| {
+            std::thread::sleep(Duration::from_micros(number * 7 % 300));
+            say((number.to_string(), writer));
+        };
+        for _ in 0..5 {
+            let (mut readers, mut tasks) = (Vec::new(), Vec::new());
+            for number in 0..100 {
+                let (reader, writer) = std::io::pipe().unwrap();
+                readers.push(reader);
+                tasks.push((number, Descriptor::from(writer)));
+            }
+            pool.map(slowly, tasks).unwrap();
+            for (number, reader) in readers.into_iter().enumerate() {
+                // Once, or more often if the worker was killed after it had spoken.
+                let (text, number) = (drained(reader), number.to_string());
+                assert!(!text.is_empty() && text.replace(&number, "").is_empty(), "{number}: {text}");
+            }
+        }
+        drop(sender);
+        killer.join().unwrap();
     });
 }
 

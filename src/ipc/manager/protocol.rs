@@ -118,12 +118,11 @@ pub(super) struct Payload {
 
 impl Payload {
     pub(super) fn of<T: Serialize + ?Sized>(value: &T) -> Result<Payload, Error> {
-        let (bytes, descriptors) = codec::encode(value)?;
-        Ok(Payload { bytes, descriptors: descriptors.into_iter().map(Descriptor::from).collect() })
+        Ok(Payload::of_encoded(codec::encode(value)?))
     }
 
-    pub(super) fn of_bytes(bytes: Vec<u8>) -> Payload {
-        Payload { bytes, descriptors: Vec::new() }
+    pub(super) fn of_encoded((bytes, descriptors): codec::Encoded) -> Payload {
+        Payload { bytes, descriptors: descriptors.into_iter().map(Descriptor::from).collect() }
     }
 
     pub(super) fn value<T: DeserializeOwned>(self) -> Result<T, Error> {

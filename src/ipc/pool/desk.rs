@@ -5,12 +5,12 @@
 //! not lost to it: as long as it has not begun one it can be taken back, for a worker that has nothing to do, or because this one has died.
 
 use super::Shared;
-use super::channel::{Channel, Ends};
+use super::channel::{Answered, Channel, Ends, Returned, Ungranted};
 use super::worker::{self, Answer, QUIT, Setup};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::ipc::call::{Call, State};
-use crate::ipc::codec;
+use crate::ipc::codec::{self, Encoded};
 use crate::ipc::passing::Descriptor;
 use crate::ipc::process::{ARRIVAL_MAX, Process, Started, outcome};
 use crate::output::Output;
@@ -19,7 +19,7 @@ use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::sys::eventfd;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,10 +42,12 @@ pub(super) struct Order {
     pub(super) group: u64,
     pub(super) function: &'static str,
     pub(super) bytes: Vec<u8>,
+    /// Those in the arguments, as long as the task is with no worker.
+    pub(super) descriptors: Vec<OwnedFd>,
     pub(super) timeout: Option<Duration>,
     /// How often it may be begun once more when its worker dies.
     pub(super) retries: u32,
-    pub(super) tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>,
+    pub(super) tell: Box<dyn FnOnce(Result<Encoded, Error>) + Send>,
 }
 
 /// What is asked of the desk.
@@ -246,9 +248,9 @@ impl Desk {
     }
 
     fn hire_one(&mut self) -> Result<(), Error> {
-        let (channel, Ends { memory, tasks, results }) = Channel::new()?;
+        let (channel, Ends { memory, tasks, results, socket }) = Channel::new()?;
         let bell = self.shared.bell.try_clone().map_err(|error| Error::io("dup", error))?;
-        let descriptors = [memory, tasks, results, bell].map(Descriptor::from);
+        let descriptors = [memory, tasks, results, socket, bell].map(Descriptor::from);
         let rules = &self.shared.rules;
         let first = match &rules.first {
             Some(first) => Some(first.copy()?),
@@ -380,13 +382,14 @@ impl Desk {
         let was_ready = worker.channel.is_ready();
         let (name, id, doom, done) = (worker.name, worker.id, worker.doom, worker.done);
         let (begun, rest) = worker.channel.into_rest();
-        for order in rest.into_iter().rev().flatten() {
-            self.waiting.push_front(order);
+        for back in rest.into_iter().rev() {
+            take_over(back, &mut self.waiting);
         }
         if doom.is_none() && done == 0 {
             self.note_early_end(&worker.call, &name, was_ready, output.status());
         }
-        if let Some(Some(order)) = begun {
+        if let Some((Some(mut order), kept)) = begun {
+            order.descriptors = kept;
             // Where panics abort, the account of one is all that the worker has left.
             let abort = cfg!(panic = "abort") && doom.is_none();
             let panic = abort.then(|| outcome(&worker.call, output.status()).err()).flatten();
@@ -455,7 +458,7 @@ impl Drop for Desk {
     fn drop(&mut self) {
         let with_workers = std::mem::take(&mut self.workers).into_values().flat_map(|worker| {
             let (begun, rest) = worker.channel.into_rest();
-            begun.into_iter().chain(rest).flatten()
+            begun.map(|(order, _)| order).into_iter().chain(rest.into_iter().map(|back| back.task)).flatten()
         });
         let left: Vec<Order> = with_workers.chain(std::mem::take(&mut self.waiting)).collect();
         left.into_iter().for_each(|order| tell(order.tell, Err(terminated())));
@@ -498,11 +501,11 @@ fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>) -> std::io::Result<
         worker.begin_next();
         came = true;
     }
-    while let Some(order) = worker.channel.next_result(bytes)? {
+    while let Some(Answered { task, descriptors }) = worker.channel.next_result(bytes)? {
         came = true;
-        let Some(order) = order else { continue };
+        let Some(order) = task else { continue };
         worker.done += 1;
-        let result = Answer::read(bytes).and_then(|answer| {
+        let result = Answer::read(bytes, descriptors).and_then(|answer| {
             worker.mean = Some(worker.mean.map_or(answer.took, |mean| (mean * 7 + answer.took) / 8));
             answer.result
         });
@@ -514,29 +517,33 @@ fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>) -> std::io::Result<
     Ok(came)
 }
 
-fn grant(worker: &mut Worker, order: Order) -> Result<(), Order> {
+fn grant(worker: &mut Worker, mut order: Order) -> Result<(), Order> {
     let is_first = worker.channel.len() == 0;
-    let bytes = order.bytes.clone();
-    match worker.channel.grant(Some(order), &bytes) {
+    let (bytes, descriptors, keeps) = (order.bytes.clone(), std::mem::take(&mut order.descriptors), order.retries > 0);
+    match worker.channel.grant(Some(order), &bytes, descriptors, keeps) {
         Ok(()) => {
             if is_first {
                 worker.begin_next();
             }
             Ok(())
         }
-        // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing.
-        Err((Some(order), Some(error))) if is_first => {
-            tell(order.tell, Err(Error::io("write", error).detail("the arguments cannot be given to a worker")));
+        // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing, or this user has too many
+        // descriptors on their way.
+        Err(Ungranted { task: Some(order), error: Some(error), .. }) if is_first => {
+            tell(order.tell, Err(Error::from(error).detail("the arguments cannot be given to a worker")));
             Ok(())
         }
-        Err((Some(order), _)) => Err(order),
-        Err((None, _)) => Ok(()),
+        Err(Ungranted { task: Some(mut order), descriptors, .. }) => {
+            order.descriptors = descriptors;
+            Err(order)
+        }
+        Err(Ungranted { task: None, .. }) => Ok(()),
     }
 }
 
 /// Tells a worker to go when it has done what it has.
 fn dismiss(worker: &mut Worker) {
-    if worker.is_free() && worker.channel.grant(None, QUIT).is_ok() {
+    if worker.is_free() && worker.channel.grant(None, QUIT, Vec::new(), false).is_ok() {
         worker.is_leaving = true;
         worker.channel.wake();
     }
@@ -545,11 +552,8 @@ fn dismiss(worker: &mut Worker) {
 /// Takes tasks back that the worker has not begun; in their order, before all others.
 fn give_back(worker: &mut Worker, count_max: usize, waiting: &mut VecDeque<Order>) {
     let mut was_leaving = false;
-    for order in worker.channel.take_back(count_max) {
-        match order {
-            Some(order) => waiting.push_front(order),
-            None => was_leaving = true,
-        }
+    for back in worker.channel.take_back(count_max) {
+        was_leaving |= !take_over(back, waiting);
     }
     if was_leaving {
         worker.is_leaving = false;
@@ -557,8 +561,25 @@ fn give_back(worker: &mut Worker, count_max: usize, waiting: &mut VecDeque<Order
     }
 }
 
+/// A task that is with no worker any more comes before all others. False if it was the word to go.
+fn take_over(Returned { task, descriptors }: Returned<Option<Order>>, waiting: &mut VecDeque<Order>) -> bool {
+    let Some(mut order) = task else { return false };
+    match descriptors {
+        Ok(descriptors) => {
+            order.descriptors = descriptors;
+            waiting.push_front(order);
+        }
+        Err(error) => {
+            let error = Error::io("recvmsg", error)
+                .detail("the descriptors in the arguments cannot be given to another worker");
+            tell(order.tell, Err(error));
+        }
+    }
+    true
+}
+
 /// The code of others is no reason to leave the desk.
-fn tell(tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>, result: Result<Vec<u8>, Error>) {
+fn tell(tell: Box<dyn FnOnce(Result<Encoded, Error>) + Send>, result: Result<Encoded, Error>) {
     let _ = panic::catch_unwind(AssertUnwindSafe(|| tell(result)));
 }
 

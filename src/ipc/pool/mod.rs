@@ -8,7 +8,7 @@ mod worker;
 
 pub use results::{PendingResult, ProcessResults};
 
-use super::codec;
+use super::codec::{self, Encoded};
 use super::function::Function;
 use super::passing::Descriptor;
 use crate::command::{Command, Overflow, Target};
@@ -16,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::spawn::nursery;
 use crate::sys::eventfd;
+use channel::DESCRIPTORS_MAX;
 use desk::{Desk, Message, Order};
 use results::Slot;
 use serde::Serialize;
@@ -206,7 +207,7 @@ impl ProcessPool {
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        let decode = |bytes: Vec<u8>| codec::decode(&bytes, Vec::new());
+        let decode = |(bytes, descriptors): Encoded| codec::decode(&bytes, descriptors);
         self.submit(function, &arguments, 0, move |result| callback(result.and_then(decode))).map(drop)
     }
 
@@ -315,7 +316,7 @@ impl ProcessPool {
         function: F,
         arguments: &A,
         group: u64,
-        tell: impl FnOnce(Result<Vec<u8>, Error>) + Send + 'static,
+        tell: impl FnOnce(Result<Encoded, Error>) + Send + 'static,
     ) -> Result<u64, Error>
     where
         F: Fn(A) -> R + Copy + 'static,
@@ -324,12 +325,15 @@ impl ProcessPool {
     {
         super::bootstrap::check()?;
         let mut bytes = worker::task(Function::of(function)?, &[]);
-        codec::encode_into(arguments, &mut bytes)?;
+        let descriptors = codec::encode_behind(arguments, &mut bytes)?;
+        if descriptors.len() > DESCRIPTORS_MAX {
+            return Err(worker::too_many(descriptors.len()));
+        }
         let rules = &self.shared.rules;
         let id = self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (timeout, retries) = (rules.timeout, rules.retries);
         let tell = Box::new(tell);
-        let order = Order { id, group, function: type_name::<F>(), bytes, timeout, retries, tell };
+        let order = Order { id, group, function: type_name::<F>(), bytes, descriptors, timeout, retries, tell };
         self.shared.post(Message::Submit(order)).map(|()| id)
     }
 }

@@ -4,7 +4,7 @@ use super::desk::Message;
 use super::{LOOK_AHEAD, ProcessPool, Shared, wait_until};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::ipc::codec;
+use crate::ipc::codec::{self, Encoded};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -17,12 +17,12 @@ use std::time::Duration;
 /// A result in bytes, when it is there.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    result: Mutex<Option<Result<Vec<u8>, Error>>>,
+    result: Mutex<Option<Result<Encoded, Error>>>,
     is_there: Condvar,
 }
 
 impl Slot {
-    pub(super) fn put(&self, result: Result<Vec<u8>, Error>) {
+    pub(super) fn put(&self, result: Result<Encoded, Error>) {
         *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         self.is_there.notify_all();
     }
@@ -62,7 +62,7 @@ impl<R: DeserializeOwned> PendingResult<R> {
         self.slot.wait(Deadline::NEVER);
         let result = self.slot.result.lock().unwrap_or_else(PoisonError::into_inner).take();
         let missing = || Err(Error::invalid("a result that was taken already"));
-        result.unwrap_or_else(missing).and_then(|bytes| codec::decode(&bytes, Vec::new()))
+        result.unwrap_or_else(missing).and_then(|(bytes, descriptors)| codec::decode(&bytes, descriptors))
     }
 }
 
@@ -95,7 +95,7 @@ impl<R> fmt::Debug for PendingResult<R> {
 /// What has come of an iteration and was not yielded yet.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    results: Mutex<BTreeMap<u64, Result<Vec<u8>, Error>>>,
+    results: Mutex<BTreeMap<u64, Result<Encoded, Error>>>,
     /// The one that is waited for has come.
     has_come: Condvar,
 }
@@ -190,7 +190,7 @@ where
             };
             if let Some(result) = found {
                 self.yielded += 1;
-                return Some(result.and_then(|bytes| codec::decode(&bytes, Vec::new())));
+                return Some(result.and_then(|(bytes, descriptors)| codec::decode(&bytes, descriptors)));
             }
             if deadline.has_passed() {
                 return None;
