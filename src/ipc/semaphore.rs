@@ -97,6 +97,7 @@ pub(super) static KIND: Kind = Kind {
     number: u32::from_le_bytes(*b"sema"),
     length_min: LENGTH,
     bury: |body, dead| raw_lock::bury(body.word(LOCK), dead),
+    leave: |_, _| (),
 };
 
 memory_and_bell!(Semaphore, KIND);

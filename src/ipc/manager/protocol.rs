@@ -252,7 +252,7 @@ mod tests {
     /// What version 1 has written must be read by everything that calls itself version 1.
     #[test]
     fn the_bytes_of_the_version_stay() {
-        let payload = Payload::of_bytes(vec![9, 8]);
+        let payload = Payload::of_encoded((vec![9, 8], Vec::new()));
         let patience = Some(Duration::from_millis(1_500));
         let request = ManagerRequest1 { verb: Verb::Call, object: 300, number: 7, patience, text: "a".into(), payload };
         let bytes = codec::encode(&request).unwrap().0;
