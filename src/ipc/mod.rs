@@ -29,6 +29,7 @@ mod pool;
 mod process;
 mod queue;
 mod raw_lock;
+mod record;
 mod region;
 mod rlock;
 mod semaphore;
