@@ -99,6 +99,55 @@ fn a_death_is_blamed_on_its_task_and_touches_no_other() {
     });
 }
 
+extern "C" fn never_unwinds() {
+    panic!("where nothing can unwind");
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("the second one");
+    }
+}
+
+/// A panic that aborts, as all do in a program that was built so, is told with its words; an abort after one that was caught is none.
+#[test]
+fn a_panic_that_aborts_is_a_panic() {
+    alone!({
+        let builder = ProcessPool::builder().workers(1).retries(9).configure(|command| command.stderr(Stdio::piped()));
+        let pool = builder.build().unwrap();
+        let task = |how: u32| -> u32 {
+            match how {
+                0 => never_unwinds(),
+                1 => {
+                    let _dropped = PanicsWhenDropped;
+                    panic!("the first one");
+                }
+                2 => panic!("an ordinary one"),
+                _ => assert!(std::panic::catch_unwind(|| panic!("caught")).is_err()),
+            }
+            how
+        };
+        for (how, words) in [(0, "where nothing can unwind"), (1, "the second one"), (2, "an ordinary one")] {
+            let error = pool.apply(task, how).unwrap_err();
+            let panic = error.panic().unwrap();
+            assert_eq!(panic.message(), words, "{error}");
+            assert!(panic.location().starts_with("tests/it/process_pool.rs:"), "{error}");
+            assert_eq!(error.output().status().signal(), (how < 2).then_some(Signal::ABRT));
+            assert!(error.to_string().starts_with("Worker-"), "{error}");
+        }
+        // The same worker, one after the other.
+        let builder = ProcessPool::builder().workers(1).configure(|command| command.stderr(Stdio::piped()));
+        let pool = builder.build().unwrap();
+        assert_eq!(pool.apply(task, 3).unwrap(), 3);
+        let error = pool.apply(fail, 0).unwrap_err();
+        assert!(error.is_status() && error.output().status().signal() == Some(Signal::ABRT), "{error}");
+        assert!(pool.apply(task, 2).unwrap_err().panic().is_some());
+        assert!(pool.apply(fail, 0).unwrap_err().is_status());
+    });
+}
+
 /// Killed from outside, idle and busy, again and again: every task is answered, and with retries every one is done.
 #[test]
 fn workers_that_are_killed_are_replaced() {

@@ -390,9 +390,8 @@ impl Desk {
         }
         if let Some((Some(mut order), kept)) = begun {
             order.descriptors = kept;
-            // Where panics abort, the account of one is all that the worker has left.
-            let abort = cfg!(panic = "abort") && doom.is_none();
-            let panic = abort.then(|| outcome(&worker.call, output.status()).err()).flatten();
+            // Where a panic has aborted, the account of it is all that the worker has left.
+            let panic = doom.is_none().then(|| outcome(&worker.call, output.status()).err()).flatten();
             match panic.filter(|error| error.kind() == ErrorKind::Panic) {
                 Some(panic) => {
                     output.command = format!("{name} (process {id}) in {}", order.function);

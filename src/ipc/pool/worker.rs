@@ -99,6 +99,9 @@ fn serve(mut channel: WorkerChannel, bell: OwnedFd, tasks_max: Option<u64>, memo
             Ok::<_, Error>((result, descriptors.len()))
         }));
         let took = begun.elapsed();
+        if called.is_ok() {
+            bootstrap::forget_last_panic();
+        }
         let (kind, body, sent) = match called {
             Ok(Ok((result, sent))) => (VALUE, result, sent),
             Ok(Err(error)) => (REFUSED, error.to_string().into_bytes(), 0),
