@@ -187,6 +187,10 @@ impl<R> Process<R> {
             let until = if arrived { deadline } else { deadline.earlier(self.arrival) };
             match self.child.communicate_deadline((), until) {
                 Ok(output) => return Ok(output),
+                // It has ended at that very moment; what it has said is still to be read.
+                Err(error) if error.is_timeout() && !deadline.has_passed() && self.child.try_wait()?.is_some() => {
+                    self.arrival = Deadline::NEVER;
+                }
                 Err(error) if error.is_timeout() && self.child.try_wait()?.is_none() => {
                     if deadline.has_passed() {
                         return Err(self.blame(error, Output::default()));

@@ -333,6 +333,20 @@ fn a_process_that_does_not_arrive_is_told() {
     });
 }
 
+/// Whether it ends or is given up may be a matter of a microsecond; one of both is said.
+#[test]
+fn an_end_at_the_last_moment_is_told_as_one() {
+    alone!({
+        for round in 0..300 {
+            let timeout = Duration::from_micros(round * 10);
+            let builder = Process::builder(|()| (), ()).configure(|command| command.executable("true"));
+            let error = builder.arrival_timeout(timeout).start().unwrap().join().unwrap_err().to_string();
+            let ended = error.ends_with("exit status: 0 before the process had come to its function");
+            assert!(ended || error.ends_with(&format!("after {timeout:?}, and was killed")), "{error}");
+        }
+    });
+}
+
 /// Whoever runs `main` in a process that was meant for a function gets no further process: that would be one without end.
 #[test]
 fn a_process_that_has_missed_its_function_starts_no_others() {

@@ -263,6 +263,26 @@ fn the_initializer_comes_first_in_every_worker() {
     });
 }
 
+/// Also when another worker has begun and works: it is not tried again and again.
+#[test]
+fn workers_without_a_beginning_are_not_started_for_ever() {
+    alone!({
+        let begun = Value::new(0_u32).unwrap();
+        let first = |begun: Value<u32>| {
+            if begun.fetch_add(1) > 0 {
+                std::process::exit(7);
+            }
+        };
+        let builder = ProcessPool::builder().workers(2).configure(|command| command.stderr(Stdio::null()));
+        let pool = builder.initializer(first, begun.clone()).build().unwrap();
+        pool.apply(square, 1).unwrap();
+        let _long = pool.apply_async(sleep, FOREVER).unwrap();
+        let error = pool.apply(square, 2).unwrap_err();
+        assert!(error.to_string().contains("before its first task: exit status: 7"), "{error}");
+        assert_eq!(begun.get(), 4);
+    });
+}
+
 /// An initializer that fails would fail for ever: the pool says so instead.
 #[test]
 fn a_pool_without_a_beginning_is_broken() {
@@ -465,6 +485,8 @@ fn shared_objects_are_arguments_of_tasks() {
 fn descriptors_go_where_their_task_goes() {
     alone!({
         let pool = ProcessPool::new(1).unwrap();
+        // The worker is known to be quick, and gets some in advance.
+        pool.map(square, 0..5_000).unwrap();
         let long = pool.apply_async(sleep, FOREVER).unwrap();
         let pipes = || std::io::pipe().unwrap();
         let ((moved, moved_in), (cancelled, cancelled_in)) = (pipes(), pipes());

@@ -199,12 +199,16 @@ impl Desk {
         let mut came = false;
         let mut garbled = Vec::new();
         for (key, worker) in &mut self.workers {
+            let before = worker.done;
             came |= take_answers_of(worker, bytes).unwrap_or_else(|_| {
                 garbled.push(*key);
                 true
             });
-            if worker.done > 0 {
-                (self.failed_beginnings, self.deaths) = (0, 0);
+            if worker.done > before {
+                self.deaths = 0;
+            }
+            if worker.done > 0 && before == 0 {
+                self.failed_beginnings = 0;
             }
         }
         // It has written where it must not: nothing of it can be trusted.
@@ -261,8 +265,9 @@ impl Desk {
         let builder = Process::builder(worker::work, setup).name(format!("{}-{number}", rules.name));
         let builder = builder.configure(|command| rules.configured(command)).daemon();
         let Started { child, call, name, .. } = builder.start_plainly()?;
-        let id = child.id();
-        let key = self.set.insert(child)?;
+        let (id, handle) = (child.id(), child.handle().clone());
+        // Nobody would ever tell it to go. Whether it can be killed is of no interest any more.
+        let key = self.set.insert(child).inspect_err(|_| drop(handle.kill()))?;
         let worker = Worker {
             channel,
             call,
@@ -464,7 +469,9 @@ impl Drop for Desk {
         self.set.stop_all();
         // They are being stopped; the set waits for them when it is dropped.
         let _ = self.set.wait_all_deadline(Deadline::after(Duration::from_secs(5)));
-        self.shared.end();
+        for order in self.shared.end() {
+            tell(order.tell, Err(terminated()));
+        }
     }
 }
 

@@ -395,11 +395,13 @@ impl Shared {
         self.inbox().desk_sleeps = false;
     }
 
-    fn end(&self) {
+    /// For the desk: nothing more will be done. What was still submitted.
+    fn end(&self) -> Vec<Order> {
         let mut inbox = self.inbox();
         (inbox.closed, inbox.ended) = (true, true);
-        inbox.messages.clear();
         self.has_ended.notify_all();
+        let left = std::mem::take(&mut inbox.messages).into_iter();
+        left.filter_map(|message| if let Message::Submit(order) = message { Some(order) } else { None }).collect()
     }
 
     fn next_worker(&self) -> u64 {
@@ -528,7 +530,7 @@ impl ProcessPoolBuilder {
                     desk.run();
                 }
                 Err(error) => {
-                    desks.end();
+                    drop(desks.end());
                     let _ = sender.send(Err(error));
                 }
             }
