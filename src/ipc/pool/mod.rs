@@ -38,7 +38,8 @@ const LOOK_AHEAD: usize = 256;
 
 /// Runs functions in a fixed number of processes, one task after the other in each.
 ///
-/// The functions and what they are called with are as for [`Process`](super::Process): data. One pool can run any number of different functions. A worker
+/// The functions and what they are called with are as for [`Process`](super::Process): data, and shared objects and descriptors, here also in results
+/// (up to 253 descriptors in a task or a result). One pool can run any number of different functions. A worker
 /// that dies takes nobody with it: the task that it was in is answered with an error that says which worker it was, how it ended and what it said
 /// last, or is [begun again](ProcessPoolBuilder::retries); all others go on, and the worker is replaced.
 ///
@@ -143,7 +144,9 @@ impl ProcessPool {
         ProcessPool::builder().workers(workers).build()
     }
 
-    /// A pool with other settings. Without a number it has as many workers as this process may use processors.
+    /// A pool with other settings. Without a number it has as many workers as this process may use processors
+    /// ([`available_parallelism`](thread::available_parallelism): affinity and quota of the cgroup).
+    #[doc(alias = "cpu_count")]
     pub fn builder() -> ProcessPoolBuilder {
         let rules = Rules {
             name: "Worker".into(),
@@ -428,6 +431,33 @@ impl ProcessPoolBuilder {
 
     /// What each worker does before its first task: opens a database, keeps a [shared object](crate::ipc). Its arguments may have descriptors in them.
     ///
+    /// What the tasks are to use is kept in a `static`: each worker is a process, and has its own.
+    ///
+    /// ```
+    /// use procession::ipc::{ProcessPool, Value};
+    /// use std::sync::OnceLock;
+    ///
+    /// static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+    /// static COUNT: OnceLock<Value<u64>> = OnceLock::new();
+    ///
+    /// fn begin((text, count): (String, Value<u64>)) {
+    ///     // Set once: a worker begins once.
+    ///     let _ = WORDS.set(text.split(' ').map(str::to_owned).collect());
+    ///     let _ = COUNT.set(count);
+    /// }
+    ///
+    /// fn word(number: usize) -> Option<String> {
+    ///     COUNT.get()?.fetch_add(1);
+    ///     WORDS.get()?.get(number).cloned()
+    /// }
+    ///
+    /// let count = Value::new(0)?;
+    /// let pool = ProcessPool::builder().workers(2).initializer(begin, ("a bc def".to_owned(), count.clone())).build()?;
+    /// assert_eq!(pool.map(word, [2, 0, 7])?, [Some("def".to_owned()), Some("a".to_owned()), None]);
+    /// assert_eq!(count.get(), 3);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    ///
     /// If it panics, or the worker ends in it, the pool has no workers, and every task is answered with an error that says why.
     #[must_use]
     pub fn initializer<F, A>(mut self, function: F, arguments: A) -> ProcessPoolBuilder
@@ -465,7 +495,8 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// A task whose worker dies in it is begun again, so often at most. A panic is a result and no death.
+    /// A task whose worker dies in it is begun again, so often at most. A panic is a result and no death. Descriptors in its arguments are kept for
+    /// that until it has ended.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> ProcessPoolBuilder {
         self.rules.retries = retries;
