@@ -58,6 +58,10 @@ const IN_FILE: u32 = 1;
 const INLINE: u32 = 0;
 const DESCRIPTOR: u32 = 2;
 
+fn kind_of(long: bool, descriptors: u32) -> u32 {
+    if long { IN_FILE + descriptors * DESCRIPTOR } else { INLINE + descriptors * DESCRIPTOR }
+}
+
 /// So many descriptors can come with one task or result: a packet of them.
 pub(super) const DESCRIPTORS_MAX: usize = socket::DESCRIPTORS_MAX;
 
@@ -212,6 +216,14 @@ pub(super) struct Returned<T> {
     pub(super) descriptors: io::Result<Vec<OwnedFd>>,
 }
 
+/// What becomes of the tasks of a worker that has died.
+#[derive(Debug)]
+pub(super) struct Rest<T> {
+    /// The one that it was in, with what was kept for another beginning.
+    pub(super) begun: Option<(T, Vec<OwnedFd>)>,
+    pub(super) unbegun: Vec<Returned<T>>,
+}
+
 /// A task that could not be granted. Without an error there is no room just now.
 #[derive(Debug)]
 pub(super) struct Ungranted<T> {
@@ -302,7 +314,7 @@ impl<T> Channel<T> {
             Err(error) => return Err(Ungranted { task, descriptors, error: Some(error) }),
         };
         let sent = descriptors.len() as u32;
-        let kind = if long { IN_FILE } else { INLINE } | sent * DESCRIPTOR;
+        let kind = kind_of(long, sent);
         let end = self.ring(0).write(self.end, kind, place.as_ref().map_or(bytes, |place| place));
         let kept = if keeps { descriptors } else { Vec::new() };
         self.granted.push_back(Granted { task, start: self.end, sent, kept });
@@ -382,13 +394,12 @@ impl<T> Channel<T> {
         self.view().word(AT_READY).load() != 0
     }
 
-    /// What becomes of the tasks of a worker that has died: the one that it was in, with what was kept for another beginning, and those that it had
-    /// not begun.
-    pub(super) fn into_rest(mut self) -> (Option<(T, Vec<OwnedFd>)>, Vec<Returned<T>>) {
+    /// What becomes of the tasks of a worker that has died: the one that it was in, and those that it had not begun.
+    pub(super) fn into_rest(mut self) -> Rest<T> {
         let unbegun = self.unbegun();
         let rest = self.granted.split_off(self.granted.len().saturating_sub(unbegun));
         let begun = self.granted.pop_front().map(|granted| (granted.task, granted.kept));
-        (begun, rest.into_iter().map(|granted| self.returned(granted)).collect())
+        Rest { begun, unbegun: rest.into_iter().map(|granted| self.returned(granted)).collect() }
     }
 
     fn counts(&self) -> &Long {
@@ -494,7 +505,7 @@ impl WorkerChannel {
         let (_, size) = Ring::size_at(self.written, piece.len());
         self.wait_for_room(size);
         let ring = Ring(self.view().from(AT_TASKS + RING));
-        let kind = if long { IN_FILE } else { INLINE } | sent as u32 * DESCRIPTOR;
+        let kind = kind_of(long, sent as u32);
         self.written = ring.write(self.written, kind, piece);
         self.view().long(AT_WRITTEN).store(self.written);
         Ok(self.is_to_tell())
@@ -586,9 +597,9 @@ mod tests {
         worker.next_task(&mut bytes).unwrap().unwrap();
         assert_eq!(pool.next_result(&mut bytes).unwrap().unwrap().task, 0);
         drop(worker);
-        let (begun, rest) = pool.into_rest();
+        let Rest { begun, unbegun } = pool.into_rest();
         assert_eq!(begun.unwrap().0, 1);
-        assert_eq!(rest.iter().map(|back| back.task).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(unbegun.iter().map(|back| back.task).collect::<Vec<_>>(), [2, 3, 4]);
     }
 
     /// The other end of a pipe whose first end is somewhere: whether that has been closed everywhere.
@@ -622,13 +633,13 @@ mod tests {
         assert!(!is_closed(&reader));
         // Not begun when the worker dies; and begun, but kept.
         pool.grant(0, b"task", answered.descriptors.unwrap(), false).unwrap();
-        let (begun, mut rest) = pool.into_rest();
+        let Rest { begun, unbegun: mut rest } = pool.into_rest();
         assert!(begun.is_none() && !is_closed(&reader));
         let (mut pool, mut worker) = both();
         pool.grant(0, b"task", rest.pop().unwrap().descriptors.unwrap(), true).unwrap();
         drop(worker.next_task(&mut Vec::new()).unwrap());
         drop(worker);
-        let (begun, _) = pool.into_rest();
+        let Rest { begun, .. } = pool.into_rest();
         assert!(!is_closed(&reader));
         drop(begun);
         assert!(is_closed(&reader));

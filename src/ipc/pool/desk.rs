@@ -5,7 +5,7 @@
 //! not lost to it: as long as it has not begun one it can be taken back, for a worker that has nothing to do, or because this one has died.
 
 use super::Shared;
-use super::channel::{Answered, Channel, Ends, Returned, Ungranted};
+use super::channel::{Answered, Channel, Ends, Rest, Returned, Ungranted};
 use super::worker::{self, Answer, QUIT, Setup};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -386,8 +386,8 @@ impl Desk {
         let mut output = result.unwrap_or_else(Error::into_output);
         let was_ready = worker.channel.is_ready();
         let (name, id, doom, done) = (worker.name, worker.id, worker.doom, worker.done);
-        let (begun, rest) = worker.channel.into_rest();
-        for back in rest.into_iter().rev() {
+        let Rest { begun, unbegun } = worker.channel.into_rest();
+        for back in unbegun.into_iter().rev() {
             take_over(back, &mut self.waiting);
         }
         if doom.is_none() && done == 0 {
@@ -461,8 +461,8 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         let with_workers = std::mem::take(&mut self.workers).into_values().flat_map(|worker| {
-            let (begun, rest) = worker.channel.into_rest();
-            begun.map(|(order, _)| order).into_iter().chain(rest.into_iter().map(|back| back.task)).flatten()
+            let Rest { begun, unbegun } = worker.channel.into_rest();
+            begun.map(|(order, _)| order).into_iter().chain(unbegun.into_iter().map(|back| back.task)).flatten()
         });
         let left: Vec<Order> = with_workers.chain(std::mem::take(&mut self.waiting)).collect();
         left.into_iter().for_each(|order| tell(order.tell, Err(terminated())));
