@@ -91,7 +91,7 @@ impl<'de> Deserialize<'de> for Output {
 /// // The first `?` is for the process, the second one for the function.
 /// assert_eq!(Process::start(count_lines, "a\nb\n".to_owned())?.join()??, 2);
 ///
-/// let failing = |()| -> Result<(), Error> { Command::shell("echo no space >&2; exit 3").check_call() };
+/// let failing = |()| -> Result<(), Error> { Command::shell("echo no space >&2; exit 3").check_output().map(drop) };
 /// let error = Process::start(failing, ())?.join()?.unwrap_err();
 /// assert!(error.is_status());
 /// assert_eq!((error.output().returncode(), error.output().stderr_lossy()), (3, "no space\n".into()));
