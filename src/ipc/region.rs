@@ -164,7 +164,7 @@ impl Region {
     }
 
     /// As if another process had it, too.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn attach_as_another(kind: &'static Kind, file: OwnedFd) -> Result<Region, Error> {
         Region::join(kind, Region::checked(kind, &file)?, file)
     }

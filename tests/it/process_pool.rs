@@ -1,11 +1,11 @@
 //! Functions in a pool of processes: Python's verbs, and what becomes of tasks when workers die.
 
 use crate::support::alone;
-use procession::ipc::{Descriptor, Lock, ProcessPool, Value, current};
+use procession::ipc::{Barrier, Descriptor, Lock, Process, ProcessPool, RLock, Value, current};
 use procession::{ErrorKind, ExitStatus, Signal, Stdio};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 fn square(number: u64) -> u64 {
@@ -564,5 +564,47 @@ fn dropping_stops_everything() {
             assert!(begun.elapsed() < Duration::from_secs(20));
             assert!(tasks.into_iter().all(|task| task.get().unwrap_err().is_cancelled()));
         }
+    });
+}
+
+/// What a process receives by two ways it has once.
+#[test]
+fn an_object_that_comes_twice_is_one() {
+    alone!({
+        let pool = ProcessPool::new(1).unwrap();
+        let twice = |(one, two): (RLock, RLock)| {
+            let _held = one.lock().unwrap();
+            two.lock_timeout(Duration::ZERO).is_ok()
+        };
+        let lock = RLock::new().unwrap();
+        assert!(pool.apply(twice, (lock.clone(), lock.clone())).unwrap());
+        assert!(!lock.is_locked());
+        // It comes with every task; the worker has more of them than there are places for parties.
+        let count = Value::new(0_u32).unwrap();
+        static KEPT: Mutex<Vec<Value<u32>>> = Mutex::new(Vec::new());
+        let keep = |count: Value<u32>| {
+            count.fetch_add(1);
+            KEPT.lock().unwrap().push(count);
+        };
+        pool.map(keep, (0..5_000).map(|_| count.clone())).unwrap();
+        assert_eq!(count.get(), 5_000);
+    });
+}
+
+/// A copy that goes in order says nothing of the others.
+#[test]
+fn a_death_breaks_a_barrier_that_came_twice() {
+    alone!({
+        let barrier = Barrier::new(2).unwrap();
+        let leaves = |(one, two): (Barrier, Barrier)| drop((one, two));
+        Process::start(leaves, (barrier.clone(), barrier.clone())).unwrap().join().unwrap();
+        assert!(!barrier.is_broken());
+        let dies = |(one, _two): (Barrier, Barrier)| {
+            drop(one);
+            std::process::abort();
+        };
+        let mut process = Process::<()>::start(dies, (barrier.clone(), barrier.clone())).unwrap();
+        assert!(process.join().unwrap_err().is_status());
+        assert!(barrier.is_broken());
     });
 }
