@@ -206,6 +206,8 @@ fn what_cannot_be_sent_is_named() {
         assert!(error.is_invalid_input() && error.to_string().contains("Never cannot be sent"), "{error}");
         let error = Process::start(|()| Never, ()).unwrap().join().unwrap_err();
         assert!(error.is_invalid_input() && error.to_string().contains("Never cannot be sent"), "{error}");
+        let error = Process::start(|()| Descriptor::from(std::io::pipe().unwrap().0), ()).unwrap().join().unwrap_err();
+        assert!(error.is_invalid_input() && error.to_string().contains("give it a Connection"), "{error}");
     });
 }
 

@@ -608,3 +608,21 @@ fn a_death_breaks_a_barrier_that_came_twice() {
         assert!(barrier.is_broken());
     });
 }
+
+/// A process that may not have so many: the task is told, and the next one is done. Nothing of it is left anywhere.
+#[test]
+fn too_many_descriptors_for_a_worker_are_told() {
+    alone!({
+        let few = |command: procession::Command| command.limit(procession::Resource::Nofile, 40, 40);
+        let pool = ProcessPool::builder().workers(1).configure(few).build().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let many: Vec<Descriptor> = (0..100).map(|_| writer.try_clone().unwrap().into()).collect();
+        drop(writer);
+        let error = pool.apply(|many: Vec<Descriptor>| many.len() as u32, many).unwrap_err();
+        assert!(error.to_string().contains("the descriptors in the arguments have not come"), "{error}");
+        assert_eq!(drained(reader), "");
+        let (reader, writer) = std::io::pipe().unwrap();
+        pool.apply(say, ("after it".to_owned(), writer.into())).unwrap();
+        assert_eq!(drained(reader), "after it");
+    });
+}
