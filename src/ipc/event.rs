@@ -66,8 +66,13 @@ const SET: u32 = 1;
 const SLEEPERS: u32 = 2;
 const WATCHED: u32 = 4;
 
-static KIND: Kind =
-    Kind { name: "Event", number: u32::from_le_bytes(*b"evnt"), length_min: size_of::<Word>(), bury: |_, _| () };
+static KIND: Kind = Kind {
+    name: "Event",
+    number: u32::from_le_bytes(*b"evnt"),
+    length_min: size_of::<Word>(),
+    bury: |_, _| (),
+    leave: |_, _| (),
+};
 
 memory_and_bell!(Event, KIND);
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Waker;
 #[cfg(feature = "future")]
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Called with the record of a task when it is over.
 pub(super) type Callback = Box<dyn FnOnce(&Done) + Send>;
@@ -89,23 +89,8 @@ impl Drop for Delivery {
 
 /// What is said when nothing is known.
 fn lost() -> Done {
-    let now = Instant::now();
-    Done {
-        id: TaskId(0),
-        index: 0,
-        name: None,
-        group: None,
-        outcome: Outcome::EngineFailed { retryable: false },
-        unstarted: None,
-        result: Err(Error::new(ErrorKind::Engine).detail("the pool has lost the task")),
-        attempts: 0,
-        slot: 0,
-        place: "".into(),
-        submitted: now,
-        started: None,
-        ended: now,
-        skipped: false,
-    }
+    let error = Error::new(ErrorKind::Engine).detail("the pool has lost the task");
+    Done::unbegun(TaskId(0), Outcome::EngineFailed { retryable: false }, error)
 }
 
 /// What somebody hangs up who waits for one of several things, each with a place.

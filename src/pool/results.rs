@@ -277,23 +277,7 @@ enum Step {
 
 /// The record of a task that the pool has not taken.
 fn refused(index: usize, error: Error) -> Done {
-    let now = Instant::now();
-    Done {
-        id: TaskId(0),
-        index,
-        name: None,
-        group: None,
-        outcome: Outcome::NotStarted,
-        unstarted: None,
-        result: Err(error),
-        attempts: 0,
-        slot: 0,
-        place: "".into(),
-        submitted: now,
-        started: None,
-        ended: now,
-        skipped: false,
-    }
+    Done { index, ..Done::unbegun(TaskId(0), Outcome::NotStarted, error) }
 }
 
 impl<T: Into<Task>, I: Iterator<Item = T>> Iterator for Results<'_, I> {

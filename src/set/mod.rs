@@ -231,6 +231,10 @@ pub(crate) enum Found {
     Child(Key, Fact),
 }
 
+/// Waits for the descriptor of a set, until a moment.
+#[cfg(feature = "future")]
+pub(crate) type WaitFor<'a> = dyn FnMut(&ChildSet, Deadline) -> Poll<Result<(), Error>> + 'a;
+
 /// Called with what is read of a child whose record is kept.
 pub(crate) type SeeAll<'a> = dyn FnMut(ChildKey, Stream, &[u8]) + 'a;
 
@@ -601,7 +605,7 @@ impl ChildSet {
         &mut self,
         wish: Wish,
         deadline: Deadline,
-        wait: &mut dyn FnMut(&ChildSet, Deadline) -> Poll<Result<(), Error>>,
+        wait: &mut WaitFor<'_>,
     ) -> Poll<Result<Option<Found>, Error>> {
         let see: &mut SeeAll<'_> = &mut |_, _, _| ();
         loop {

@@ -118,12 +118,11 @@ pub(super) struct Payload {
 
 impl Payload {
     pub(super) fn of<T: Serialize + ?Sized>(value: &T) -> Result<Payload, Error> {
-        let (bytes, descriptors) = codec::encode(value)?;
-        Ok(Payload { bytes, descriptors: descriptors.into_iter().map(Descriptor::from).collect() })
+        Ok(Payload::of_encoded(codec::encode(value)?))
     }
 
-    pub(super) fn of_bytes(bytes: Vec<u8>) -> Payload {
-        Payload { bytes, descriptors: Vec::new() }
+    pub(super) fn of_encoded((bytes, descriptors): codec::Encoded) -> Payload {
+        Payload { bytes, descriptors: descriptors.into_iter().map(Descriptor::from).collect() }
     }
 
     pub(super) fn value<T: DeserializeOwned>(self) -> Result<T, Error> {
@@ -253,7 +252,7 @@ mod tests {
     /// What version 1 has written must be read by everything that calls itself version 1.
     #[test]
     fn the_bytes_of_the_version_stay() {
-        let payload = Payload::of_bytes(vec![9, 8]);
+        let payload = Payload::of_encoded((vec![9, 8], Vec::new()));
         let patience = Some(Duration::from_millis(1_500));
         let request = ManagerRequest1 { verb: Verb::Call, object: 300, number: 7, patience, text: "a".into(), payload };
         let bytes = codec::encode(&request).unwrap().0;

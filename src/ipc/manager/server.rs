@@ -217,7 +217,7 @@ impl Visitor {
                 let called = self.server.shelf().get(object)?;
                 let (bytes, descriptors) = payload.into_parts();
                 let result = handing(called, || Function::at(number).call(bytes, descriptors))?;
-                Ok((0, Payload::of_bytes(result)))
+                Ok((0, Payload::of_encoded(result)))
             }
             Verb::Create => {
                 self.must_be_of_program("make an object")?;

@@ -5,12 +5,12 @@
 //! not lost to it: as long as it has not begun one it can be taken back, for a worker that has nothing to do, or because this one has died.
 
 use super::Shared;
-use super::channel::{Channel, Ends};
+use super::channel::{Answered, Channel, Ends, Rest, Returned, Ungranted};
 use super::worker::{self, Answer, QUIT, Setup};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::ipc::call::{Call, State};
-use crate::ipc::codec;
+use crate::ipc::codec::{self, Encoded};
 use crate::ipc::passing::Descriptor;
 use crate::ipc::process::{ARRIVAL_MAX, Process, Started, outcome};
 use crate::output::Output;
@@ -22,7 +22,7 @@ use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::sys::eventfd;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,10 +40,12 @@ pub(super) struct Order {
     pub(super) group: u64,
     pub(super) function: &'static str,
     pub(super) bytes: Vec<u8>,
+    /// Those in the arguments, as long as the task is with no worker.
+    pub(super) descriptors: Vec<OwnedFd>,
     pub(super) timeout: Option<Duration>,
     /// How often it may be begun once more when its worker dies.
     pub(super) retries: u32,
-    pub(super) tell: Tell,
+    pub(super) tell: Tell<Encoded>,
 }
 
 /// What is asked of the desk.
@@ -192,12 +194,13 @@ impl Desk {
         let mut came = false;
         let mut garbled = Vec::new();
         for (key, worker) in &mut self.workers {
+            let before = worker.done;
             came |= take_answers_of(worker, bytes).unwrap_or_else(|_| {
                 garbled.push(*key);
                 true
             });
-            if worker.done > 0 {
-                self.beginnings.succeed();
+            if worker.done > before {
+                self.beginnings.succeed(before == 0);
             }
         }
         // It has written where it must not: nothing of it can be trusted.
@@ -241,9 +244,9 @@ impl Desk {
     }
 
     fn hire_one(&mut self) -> Result<(), Error> {
-        let (channel, Ends { memory, tasks, results }) = Channel::new()?;
+        let (channel, Ends { memory, tasks, results, socket }) = Channel::new()?;
         let bell = self.shared.bell.try_clone().map_err(|error| Error::io("dup", error))?;
-        let descriptors = [memory, tasks, results, bell].map(Descriptor::from);
+        let descriptors = [memory, tasks, results, socket, bell].map(Descriptor::from);
         let rules = &self.shared.rules;
         let first = match &rules.first {
             Some(first) => Some(first.copy()?),
@@ -254,8 +257,9 @@ impl Desk {
         let builder = Process::builder(worker::work, setup).name(format!("{}-{number}", rules.name));
         let builder = builder.configure(|command| rules.configured(command)).daemon();
         let Started { child, call, name, .. } = builder.start_plainly()?;
-        let id = child.id();
-        let key = self.set.insert(child)?;
+        let (id, handle) = (child.id(), child.handle().clone());
+        // Nobody would ever tell it to go. Whether it can be killed is of no interest any more.
+        let key = self.set.insert(child).inspect_err(|_| drop(handle.kill()))?;
         let worker = Worker {
             channel,
             call,
@@ -374,17 +378,17 @@ impl Desk {
         let mut output = result.unwrap_or_else(Error::into_output);
         let was_ready = worker.channel.is_ready();
         let (name, id, doom, done) = (worker.name, worker.id, worker.doom, worker.done);
-        let (begun, rest) = worker.channel.into_rest();
-        for order in rest.into_iter().rev().flatten() {
-            self.waiting.push_front(order);
+        let Rest { begun, unbegun } = worker.channel.into_rest();
+        for back in unbegun.into_iter().rev() {
+            take_over(back, &mut self.waiting);
         }
         if doom.is_none() && done == 0 {
             self.note_early_end(&worker.call, &name, was_ready, output.status());
         }
-        if let Some(Some(order)) = begun {
-            // Where panics abort, the account of one is all that the worker has left.
-            let abort = cfg!(panic = "abort") && doom.is_none();
-            let panic = abort.then(|| outcome(&worker.call, output.status()).err()).flatten();
+        if let Some((Some(mut order), kept)) = begun {
+            order.descriptors = kept;
+            // Where a panic has aborted, the account of it is all that the worker has left.
+            let panic = doom.is_none().then(|| outcome(&worker.call, output.status()).err()).flatten();
             match panic.filter(|error| error.kind() == ErrorKind::Panic) {
                 Some(panic) => {
                     output.command = format!("{name} (process {id}) in {}", order.function);
@@ -448,8 +452,8 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         let with_workers = std::mem::take(&mut self.workers).into_values().flat_map(|worker| {
-            let (begun, rest) = worker.channel.into_rest();
-            begun.into_iter().chain(rest).flatten()
+            let Rest { begun, unbegun } = worker.channel.into_rest();
+            begun.map(|(order, _)| order).into_iter().chain(unbegun.into_iter().map(|back| back.task)).flatten()
         });
         let left: Vec<Order> = with_workers.chain(std::mem::take(&mut self.waiting)).collect();
         left.into_iter().for_each(|order| order.tell.tell(Err(terminated())));
@@ -492,11 +496,11 @@ fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>) -> std::io::Result<
         worker.begin_next();
         came = true;
     }
-    while let Some(order) = worker.channel.next_result(bytes)? {
+    while let Some(Answered { task, descriptors }) = worker.channel.next_result(bytes)? {
         came = true;
-        let Some(order) = order else { continue };
+        let Some(order) = task else { continue };
         worker.done += 1;
-        let result = Answer::read(bytes).and_then(|answer| {
+        let result = Answer::read(bytes, descriptors).and_then(|answer| {
             worker.mean = Some(worker.mean.map_or(answer.took, |mean| (mean * 7 + answer.took) / 8));
             answer.result
         });
@@ -508,29 +512,33 @@ fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>) -> std::io::Result<
     Ok(came)
 }
 
-fn grant(worker: &mut Worker, order: Order) -> Result<(), Order> {
+fn grant(worker: &mut Worker, mut order: Order) -> Result<(), Order> {
     let is_first = worker.channel.len() == 0;
-    let bytes = order.bytes.clone();
-    match worker.channel.grant(Some(order), &bytes) {
+    let (bytes, descriptors, keeps) = (order.bytes.clone(), std::mem::take(&mut order.descriptors), order.retries > 0);
+    match worker.channel.grant(Some(order), &bytes, descriptors, keeps) {
         Ok(()) => {
             if is_first {
                 worker.begin_next();
             }
             Ok(())
         }
-        // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing.
-        Err((Some(order), Some(error))) if is_first => {
-            order.tell.tell(Err(Error::io("write", error).detail("the arguments cannot be given to a worker")));
+        // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing, or this user has too many
+        // descriptors on their way.
+        Err(Ungranted { task: Some(order), error: Some(error), .. }) if is_first => {
+            order.tell.tell(Err(Error::from(error).detail("the arguments cannot be given to a worker")));
             Ok(())
         }
-        Err((Some(order), _)) => Err(order),
-        Err((None, _)) => Ok(()),
+        Err(Ungranted { task: Some(mut order), descriptors, .. }) => {
+            order.descriptors = descriptors;
+            Err(order)
+        }
+        Err(Ungranted { task: None, .. }) => Ok(()),
     }
 }
 
 /// Tells a worker to go when it has done what it has.
 fn dismiss(worker: &mut Worker) {
-    if worker.is_free() && worker.channel.grant(None, QUIT).is_ok() {
+    if worker.is_free() && worker.channel.grant(None, QUIT, Vec::new(), false).is_ok() {
         worker.is_leaving = true;
         worker.channel.wake();
     }
@@ -539,16 +547,30 @@ fn dismiss(worker: &mut Worker) {
 /// Takes tasks back that the worker has not begun; in their order, before all others.
 fn give_back(worker: &mut Worker, count_max: usize, waiting: &mut VecDeque<Order>) {
     let mut was_leaving = false;
-    for order in worker.channel.take_back(count_max) {
-        match order {
-            Some(order) => waiting.push_front(order),
-            None => was_leaving = true,
-        }
+    for back in worker.channel.take_back(count_max) {
+        was_leaving |= !take_over(back, waiting);
     }
     if was_leaving {
         worker.is_leaving = false;
         dismiss(worker);
     }
+}
+
+/// A task that is with no worker any more comes before all others. False if it was the word to go.
+fn take_over(Returned { task, descriptors }: Returned<Option<Order>>, waiting: &mut VecDeque<Order>) -> bool {
+    let Some(mut order) = task else { return false };
+    match descriptors {
+        Ok(descriptors) => {
+            order.descriptors = descriptors;
+            waiting.push_front(order);
+        }
+        Err(error) => {
+            let error = Error::io("recvmsg", error)
+                .detail("the descriptors in the arguments cannot be given to another worker");
+            order.tell.tell(Err(error));
+        }
+    }
+    true
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod worker;
 
 pub use results::{PendingResult, ProcessResults};
 
-use super::codec;
+use super::codec::{self, Encoded};
 use super::function::Function;
 use super::passing::Descriptor;
 use crate::command::{Command, Overflow, Target};
@@ -17,6 +17,7 @@ use crate::pool::workers::answers::{Slot, Tell};
 use crate::pool::workers::inbox::Inbox;
 use crate::spawn::nursery;
 use crate::sys::eventfd;
+use channel::DESCRIPTORS_MAX;
 use desk::{Desk, Message, Order};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,7 +38,8 @@ const LOOK_AHEAD: usize = 256;
 
 /// Runs functions in a fixed number of processes, one task after the other in each.
 ///
-/// The functions and what they are called with are as for [`Process`](super::Process): data. One pool can run any number of different functions. A worker
+/// The functions and what they are called with are as for [`Process`](super::Process): data, and shared objects and descriptors, here also in results
+/// (up to 253 descriptors in a task or a result). One pool can run any number of different functions. A worker
 /// that dies takes nobody with it: the task that it was in is answered with an error that says which worker it was, how it ended and what it said
 /// last, or is [begun again](ProcessPoolBuilder::retries); all others go on, and the worker is replaced.
 ///
@@ -129,7 +131,9 @@ impl ProcessPool {
         ProcessPool::builder().workers(workers).build()
     }
 
-    /// A pool with other settings. Without a number it has as many workers as this process may use processors.
+    /// A pool with other settings. Without a number it has as many workers as this process may use processors
+    /// ([`available_parallelism`](thread::available_parallelism): affinity and quota of the cgroup).
+    #[doc(alias = "cpu_count")]
     pub fn builder() -> ProcessPoolBuilder {
         let rules = Rules {
             name: "Worker".into(),
@@ -194,7 +198,7 @@ impl ProcessPool {
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        let decode = |bytes: Vec<u8>| codec::decode(&bytes, Vec::new());
+        let decode = |(bytes, descriptors): Encoded| codec::decode(&bytes, descriptors);
         let tell = Tell::new(move |result| callback(result.and_then(decode)));
         self.submit(function, &arguments, 0, tell).map(drop).map_err(|(error, tell)| tell.instead(error))
     }
@@ -280,20 +284,26 @@ impl ProcessPool {
     }
 
     /// Gives a task to the desk, and says its number. If that cannot be, who was to be told comes back.
-    fn submit<F, A, R>(&self, function: F, arguments: &A, group: u64, tell: Tell) -> Result<u64, (Error, Tell)>
+    fn submit<F, A, R>(
+        &self,
+        function: F,
+        arguments: &A,
+        group: u64,
+        tell: Tell<Encoded>,
+    ) -> Result<u64, (Error, Tell<Encoded>)>
     where
         F: Fn(A) -> R + Copy + 'static,
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        let bytes = match task_bytes(function, arguments) {
-            Ok(bytes) => bytes,
+        let (bytes, descriptors) = match task_bytes(function, arguments) {
+            Ok(task) => task,
             Err(error) => return Err((error, tell)),
         };
         let rules = &self.shared.rules;
         let id = self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (timeout, retries) = (rules.timeout, rules.retries);
-        let order = Order { id, group, function: type_name::<F>(), bytes, timeout, retries, tell };
+        let order = Order { id, group, function: type_name::<F>(), bytes, descriptors, timeout, retries, tell };
         match self.shared.inbox.submit(Message::Submit(order)) {
             Err((error, Message::Submit(order))) => Err((error, order.tell)),
             _ => Ok(id),
@@ -302,7 +312,7 @@ impl ProcessPool {
 }
 
 /// What is sent to a worker.
-fn task_bytes<F, A, R>(function: F, arguments: &A) -> Result<Vec<u8>, Error>
+fn task_bytes<F, A, R>(function: F, arguments: &A) -> Result<Encoded, Error>
 where
     F: Fn(A) -> R + Copy + 'static,
     A: Serialize + DeserializeOwned,
@@ -310,8 +320,11 @@ where
 {
     super::bootstrap::check()?;
     let mut bytes = worker::task(Function::of(function)?, &[]);
-    codec::encode_into(arguments, &mut bytes)?;
-    Ok(bytes)
+    let descriptors = codec::encode_behind(arguments, &mut bytes)?;
+    if descriptors.len() > DESCRIPTORS_MAX {
+        return Err(worker::too_many(descriptors.len()));
+    }
+    Ok((bytes, descriptors))
 }
 
 impl Drop for ProcessPool {
@@ -344,6 +357,33 @@ impl ProcessPoolBuilder {
     }
 
     /// What each worker does before its first task: opens a database, keeps a [shared object](crate::ipc). Its arguments may have descriptors in them.
+    ///
+    /// What the tasks are to use is kept in a `static`: each worker is a process, and has its own.
+    ///
+    /// ```
+    /// use procession::ipc::{ProcessPool, Value};
+    /// use std::sync::OnceLock;
+    ///
+    /// static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+    /// static COUNT: OnceLock<Value<u64>> = OnceLock::new();
+    ///
+    /// fn begin((text, count): (String, Value<u64>)) {
+    ///     // Set once: a worker begins once.
+    ///     let _ = WORDS.set(text.split(' ').map(str::to_owned).collect());
+    ///     let _ = COUNT.set(count);
+    /// }
+    ///
+    /// fn word(number: usize) -> Option<String> {
+    ///     COUNT.get()?.fetch_add(1);
+    ///     WORDS.get()?.get(number).cloned()
+    /// }
+    ///
+    /// let count = Value::new(0)?;
+    /// let pool = ProcessPool::builder().workers(2).initializer(begin, ("a bc def".to_owned(), count.clone())).build()?;
+    /// assert_eq!(pool.map(word, [2, 0, 7])?, [Some("def".to_owned()), Some("a".to_owned()), None]);
+    /// assert_eq!(count.get(), 3);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     ///
     /// If it panics, or the worker ends in it, the pool has no workers, and every task is answered with an error that says why.
     #[must_use]
@@ -382,7 +422,8 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// A task whose worker dies in it is begun again, so often at most. A panic is a result and no death.
+    /// A task whose worker dies in it is begun again, so often at most. A panic is a result and no death. Descriptors in its arguments are kept for
+    /// that until it has ended.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> ProcessPoolBuilder {
         self.rules.retries = retries;

@@ -4,7 +4,7 @@ use super::desk::Message;
 use super::{LOOK_AHEAD, ProcessPool, Shared};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use crate::ipc::codec;
+use crate::ipc::codec::{self, Encoded};
 use crate::pool::workers::answers::{Gathering, Slot, Tell};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,14 +21,14 @@ use std::time::Duration;
 #[doc(alias = "Future")]
 #[must_use = "what the function returns is lost otherwise"]
 pub struct PendingResult<R> {
-    slot: Arc<Slot>,
+    slot: Arc<Slot<Encoded>>,
     shared: Arc<Shared>,
     id: u64,
     result: PhantomData<fn() -> R>,
 }
 
 impl<R: DeserializeOwned> PendingResult<R> {
-    pub(super) fn new(slot: Arc<Slot>, shared: Arc<Shared>, id: u64) -> PendingResult<R> {
+    pub(super) fn new(slot: Arc<Slot<Encoded>>, shared: Arc<Shared>, id: u64) -> PendingResult<R> {
         PendingResult { slot, shared, id, result: PhantomData }
     }
 
@@ -37,7 +37,7 @@ impl<R: DeserializeOwned> PendingResult<R> {
     /// # Errors
     /// As [`ProcessPool::apply`].
     pub fn get(self) -> Result<R, Error> {
-        self.slot.take().and_then(|bytes| codec::decode(&bytes, Vec::new()))
+        self.slot.take().and_then(|(bytes, descriptors)| codec::decode(&bytes, descriptors))
     }
 }
 
@@ -74,7 +74,7 @@ pub struct ProcessResults<'a, F, R, I> {
     pool: &'a ProcessPool,
     function: F,
     items: I,
-    gathering: Gathering,
+    gathering: Gathering<Encoded>,
     group: u64,
     result: PhantomData<fn() -> R>,
 }
@@ -128,7 +128,7 @@ where
             return None;
         }
         let result = self.gathering.next_until(deadline)?;
-        Some(result.and_then(|bytes| codec::decode(&bytes, Vec::new())))
+        Some(result.and_then(|(bytes, descriptors)| codec::decode(&bytes, descriptors)))
     }
 }
 

@@ -10,18 +10,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// What a worker has answered, or why it has not.
-pub(crate) type Answer = Result<Vec<u8>, Error>;
+pub(crate) type Answer<T = Vec<u8>> = Result<T, Error>;
 
 /// Who is told of an answer. Told exactly once: who drops it tells that the pool is over.
-pub(crate) struct Tell(Option<Box<dyn FnOnce(Answer) + Send>>);
+pub(crate) struct Tell<T = Vec<u8>>(Option<Box<dyn FnOnce(Answer<T>) + Send>>);
 
-impl Tell {
-    pub(crate) fn new(tell: impl FnOnce(Answer) + Send + 'static) -> Tell {
+impl<T> Tell<T> {
+    pub(crate) fn new(tell: impl FnOnce(Answer<T>) + Send + 'static) -> Tell<T> {
         Tell(Some(Box::new(tell)))
     }
 
     /// The code of others is no reason for a panic here.
-    pub(crate) fn tell(mut self, answer: Answer) {
+    pub(crate) fn tell(mut self, answer: Answer<T>) {
         self.say(answer);
     }
 
@@ -31,14 +31,14 @@ impl Tell {
         error
     }
 
-    fn say(&mut self, answer: Answer) {
+    fn say(&mut self, answer: Answer<T>) {
         if let Some(tell) = self.0.take() {
             let _ = panic::catch_unwind(AssertUnwindSafe(|| tell(answer)));
         }
     }
 }
 
-impl Drop for Tell {
+impl<T> Drop for Tell<T> {
     fn drop(&mut self) {
         if self.0.is_some() {
             self.say(Err(terminated()));
@@ -46,7 +46,7 @@ impl Drop for Tell {
     }
 }
 
-impl fmt::Debug for Tell {
+impl<T> fmt::Debug for Tell<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Tell").finish_non_exhaustive()
     }
@@ -65,14 +65,20 @@ pub(crate) fn broken(why: &str) -> Error {
 }
 
 /// An answer, when it is there.
-#[derive(Debug, Default)]
-pub(crate) struct Slot {
-    answer: Mutex<Option<Answer>>,
+#[derive(Debug)]
+pub(crate) struct Slot<T = Vec<u8>> {
+    answer: Mutex<Option<Answer<T>>>,
     is_there: Condvar,
 }
 
-impl Slot {
-    pub(crate) fn put(&self, answer: Answer) {
+impl<T> Default for Slot<T> {
+    fn default() -> Slot<T> {
+        Slot { answer: Mutex::new(None), is_there: Condvar::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    pub(crate) fn put(&self, answer: Answer<T>) {
         *self.lock() = Some(answer);
         self.is_there.notify_all();
     }
@@ -87,33 +93,33 @@ impl Slot {
     }
 
     /// Waits for it, and takes it.
-    pub(crate) fn take(&self) -> Answer {
+    pub(crate) fn take(&self) -> Answer<T> {
         self.wait(Deadline::NEVER);
         self.lock().take().unwrap_or_else(|| Err(Error::invalid("a result that was taken already")))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Answer>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Answer<T>>> {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What has come of an iteration and was not yielded yet.
-#[derive(Debug, Default)]
-struct Gathered {
-    answers: Mutex<BTreeMap<u64, Answer>>,
+#[derive(Debug)]
+struct Gathered<T> {
+    answers: Mutex<BTreeMap<u64, Answer<T>>>,
     has_come: Condvar,
 }
 
-impl Gathered {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Answer>> {
+impl<T> Gathered<T> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Answer<T>>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// An iteration over answers: how many items it may have with the pool, and which answer comes next.
 #[derive(Debug)]
-pub(crate) struct Gathering {
-    gathered: Arc<Gathered>,
+pub(crate) struct Gathering<T = Vec<u8>> {
+    gathered: Arc<Gathered<T>>,
     in_order: bool,
     /// Nothing more will be submitted.
     is_exhausted: bool,
@@ -122,11 +128,11 @@ pub(crate) struct Gathering {
     look_ahead: u64,
 }
 
-impl Gathering {
+impl<T: Send + 'static> Gathering<T> {
     /// `look_ahead`: at least 1.
-    pub(crate) fn new(in_order: bool, look_ahead: usize) -> Gathering {
+    pub(crate) fn new(in_order: bool, look_ahead: usize) -> Gathering<T> {
         let look_ahead = look_ahead.max(1) as u64;
-        let gathered = Arc::default();
+        let gathered = Arc::new(Gathered { answers: Mutex::default(), has_come: Condvar::new() });
         Gathering { gathered, in_order, is_exhausted: false, submitted: 0, yielded: 0, look_ahead }
     }
 
@@ -146,7 +152,7 @@ impl Gathering {
     }
 
     /// Where the answer to one more item goes.
-    pub(crate) fn place(&mut self) -> impl FnOnce(Answer) + Send + 'static {
+    pub(crate) fn place(&mut self) -> impl FnOnce(Answer<T>) + Send + 'static + use<T> {
         let (gathered, number) = (Arc::clone(&self.gathered), self.submitted);
         self.submitted += 1;
         move |answer| {
@@ -171,7 +177,7 @@ impl Gathering {
     }
 
     /// The answer that comes next, if it comes in time. There must be an item without one that was yielded.
-    pub(crate) fn next_until(&mut self, deadline: Deadline) -> Option<Answer> {
+    pub(crate) fn next_until(&mut self, deadline: Deadline) -> Option<Answer<T>> {
         let mut answers = self.gathered.lock();
         loop {
             let found = match self.in_order {
@@ -204,7 +210,7 @@ mod tests {
         let answered = Arc::clone(&slot);
         Tell::new(move |answer| answered.put(answer)).tell(Ok(vec![1]));
         assert_eq!(slot.take().unwrap(), [1]);
-        Tell::new(|_| panic!("on purpose")).tell(Ok(Vec::new()));
+        Tell::new(|_| panic!("on purpose")).tell(Ok(vec![0]));
     }
 
     #[test]
@@ -238,7 +244,7 @@ mod tests {
     #[test]
     fn more_is_wanted_when_half_was_yielded() {
         let mut gathering = Gathering::new(true, 4);
-        (0..4).for_each(|_| gathering.place()(Ok(Vec::new())));
+        (0..4).for_each(|_| gathering.place()(Ok(vec![0])));
         let wants: Vec<bool> = (0..4)
             .map(|_| {
                 let wants = gathering.wants_more();

@@ -13,9 +13,12 @@ pub(crate) struct Beginnings {
 }
 
 impl Beginnings {
-    /// Some worker has ended a task: it can be done.
-    pub(crate) fn succeed(&mut self) {
-        *self = Beginnings::default();
+    /// Some worker has ended a task: it can be done. That others can begin is shown by the first task of each alone.
+    pub(crate) fn succeed(&mut self, is_its_first: bool) {
+        self.deaths = 0;
+        if is_its_first {
+            self.failed = 0;
+        }
     }
 
     /// One has died without having ended a task. True if that were too many.
@@ -41,8 +44,9 @@ mod tests {
     fn a_success_begins_the_count_again() {
         let mut beginnings = Beginnings::default();
         assert!((1..BEGINNINGS_MAX).all(|_| !beginnings.fail()));
-        beginnings.succeed();
+        beginnings.succeed(true);
         assert!((1..BEGINNINGS_MAX).all(|_| !beginnings.fail()));
+        beginnings.succeed(false);
         assert!(beginnings.fail() && beginnings.fail());
         assert!((1..DEATHS_MAX).all(|_| !beginnings.die()));
         assert!(beginnings.die());

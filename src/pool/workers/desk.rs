@@ -508,7 +508,7 @@ impl Desk {
         worker.done += 1;
         worker.dialogue.rest();
         let is_spent = self.shared.rules.requests_max.is_some_and(|max| worker.done >= max);
-        self.beginnings.succeed();
+        self.beginnings.succeed(worker.done == 1);
         if let Some(order) = worker.order.take() {
             order.tell.tell(Ok(reply));
         }
