@@ -368,6 +368,7 @@ pub(crate) fn wait_readable(socket: BorrowedFd<'_>, deadline: Deadline) -> Resul
 }
 
 /// Two ends of a way for messages between processes of this machine, as a stream.
+#[cfg(test)]
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     socket::pair().map_err(|error| Error::io("socketpair", error))
 }

@@ -34,6 +34,7 @@ mod rlock;
 mod semaphore;
 mod shared_memory;
 mod value;
+mod vigil;
 mod wait;
 mod wire;
 #[cfg_attr(loom, path = "word_modelled.rs")]

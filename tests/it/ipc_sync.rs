@@ -16,7 +16,10 @@ const BOUND: Duration = Duration::from_secs(20);
 
 /// How often somebody is killed. More of it: `PROCESSION_TEST_KILLS=5000`.
 fn kills(usual: u64) -> u64 {
-    std::env::var("PROCESSION_TEST_KILLS").ok().map_or(usual, |kills| kills.parse().unwrap())
+    let kills = std::env::var("PROCESSION_TEST_KILLS").ok().map_or(usual, |kills| kills.parse().unwrap());
+    // SAFETY: an integer argument. Many take longer than tests usually may.
+    unsafe { libc::alarm(90 + kills as u32 / 5) };
+    kills
 }
 
 /// A number below `end`, another one each time.

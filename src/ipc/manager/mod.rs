@@ -8,6 +8,7 @@
 
 mod client;
 mod collections;
+mod line;
 mod object;
 mod protocol;
 mod proxy;
@@ -22,7 +23,7 @@ pub use waiting::{AcquireError, Event, Lock, LockGuard, Permit, Queue, Semaphore
 
 use self::client::{Client, Door, SILENCE_MAX};
 use self::collections::{Entries, Row, Slot, Typed};
-use self::protocol::{ManagerRequest1, Payload, Verb};
+use self::protocol::{ManagerRequest2, Payload, Verb};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::ipc::codec;
@@ -146,7 +147,7 @@ impl Manager {
     pub fn listen_at(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = client::absolute(path.as_ref())?;
         let text = path.to_str().ok_or_else(|| Error::invalid("the path is no text").path(&path))?.to_owned();
-        self.client.ask(&ManagerRequest1 { text, ..ManagerRequest1::new(Verb::ListenAtPath, 0) }).map(drop)
+        self.client.ask(&ManagerRequest2 { text, ..ManagerRequest2::new(Verb::ListenAtPath, 0) }).map(drop)
     }
 
     /// Lets in who knows the key, by TCP. With port 0 the kernel chooses one; where it listens is returned. **Nothing is encrypted**: see
@@ -173,7 +174,7 @@ impl Manager {
     #[doc(alias = "authkey")]
     pub fn listen_on_tcp(&self, address: impl ToSocketAddrs, key: &[u8]) -> Result<SocketAddr, Error> {
         let payload = Payload::of(&(one_address(address)?, key))?;
-        let request = ManagerRequest1 { payload, ..ManagerRequest1::new(Verb::ListenOnTcp, 0) };
+        let request = ManagerRequest2 { payload, ..ManagerRequest2::new(Verb::ListenOnTcp, 0) };
         let listens = self.client.ask(&request)?.1.value::<Option<SocketAddr>>()?;
         listens.ok_or_else(|| Error::new(ErrorKind::Decode).detail("the manager does not say where it listens"))
     }
@@ -274,7 +275,7 @@ impl Manager {
         }
         let payload = Payload::of(&codec::short_name::<M>())?;
         let request =
-            ManagerRequest1 { text: name.to_owned(), payload, ..ManagerRequest1::new(Verb::Publish, handle.object()) };
+            ManagerRequest2 { text: name.to_owned(), payload, ..ManagerRequest2::new(Verb::Publish, handle.object()) };
         self.client.ask(&request).map(drop)
     }
 
@@ -284,7 +285,7 @@ impl Manager {
     /// [`ErrorKind::NotFound`] if nothing has the name, [`ErrorKind::InvalidInput`] if it is of another type.
     pub fn find<M: Managed>(&self, name: &str) -> Result<M, Error> {
         let payload = Payload::of(&codec::short_name::<M>())?;
-        let request = ManagerRequest1 { text: name.to_owned(), payload, ..ManagerRequest1::new(Verb::Find, 0) };
+        let request = ManagerRequest2 { text: name.to_owned(), payload, ..ManagerRequest2::new(Verb::Find, 0) };
         let (object, _) = self.client.ask(&request)?;
         Ok(M::of_handle(client::Handle::counted(&self.client, object)))
     }
@@ -294,7 +295,7 @@ impl Manager {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn withdraw(&self, name: &str) -> Result<(), Error> {
-        let request = ManagerRequest1 { text: name.to_owned(), ..ManagerRequest1::new(Verb::Withdraw, 0) };
+        let request = ManagerRequest2 { text: name.to_owned(), ..ManagerRequest2::new(Verb::Withdraw, 0) };
         self.client.ask(&request).map(drop)
     }
 
