@@ -210,8 +210,13 @@ impl Handle {
         self.0.object
     }
 
+    /// What no other object has.
+    pub(super) fn key(&self) -> ([u8; 16], u64) {
+        (self.client().identity, self.object())
+    }
+
     pub(super) fn is_same(&self, other: &Handle) -> bool {
-        self.client().identity == other.client().identity && self.object() == other.object()
+        self.key() == other.key()
     }
 
     /// Calls the object, in its own words.

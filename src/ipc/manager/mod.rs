@@ -1,24 +1,34 @@
 //! Objects that live in a process of their own, and are called from everywhere.
 //!
-//! A [`Manager`] starts that process. It has dicts, lists, single values, queues, locks and the like, and [types of your own](Shared). What you hold of
+//! A [`Manager`] starts that process. It has dicts, lists, sets, arrays, single values, queues, locks and the like, and [types of your own](Shared). What you hold of
 //! them are proxies: each can be cloned, used by several threads, passed to other processes, and found by name, also from other machines.
 //!
 //! Each call is a message and its answer, about a hundredth of a millisecond. What many processes share all the time is better off in memory: see the
 //! other types of [`ipc`](crate::ipc).
 
+mod array;
+mod barrier;
 mod client;
 mod collections;
+mod condition;
 mod line;
 mod object;
 mod protocol;
 mod proxy;
+mod rlock;
 mod server;
+mod set;
 mod shelf;
 mod waiting;
 
+pub use array::Array;
+pub use barrier::Barrier;
 pub use collections::{Cell, Dict, Item, List, Namespace};
+pub use condition::Condition;
 pub use object::Shared;
 pub use proxy::{Managed, Proxy};
+pub use rlock::{RLock, RLockGuard};
+pub use set::Set;
 pub use waiting::{AcquireError, Event, Lock, LockGuard, Permit, Queue, Semaphore};
 
 use self::client::{Client, Door, SILENCE_MAX};
@@ -215,6 +225,22 @@ impl Manager {
         Ok(List::of_handle(proxy::create(&self.client, |()| Row::<T>(Vec::new()), &())?))
     }
 
+    /// A new set.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn set<T: Item + Eq + Hash>(&self) -> Result<Set<T>, Error> {
+        set::set(&self.client)
+    }
+
+    /// A new row of these values, whose length never changes.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn array<T: Item>(&self, values: impl Into<Vec<T>>) -> Result<Array<T>, Error> {
+        array::array(&self.client, &values.into())
+    }
+
     /// A new place for one value.
     ///
     /// # Errors
@@ -248,12 +274,44 @@ impl Manager {
         waiting::lock(&self.client)
     }
 
-    /// A new semaphore with so many permits.
+    /// A new lock that its holder can take again, free.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn rlock(&self) -> Result<RLock, Error> {
+        rlock::rlock(&self.client)
+    }
+
+    /// A new condition; it belongs to no lock in particular.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn condition(&self) -> Result<Condition, Error> {
+        condition::condition(&self.client)
+    }
+
+    /// A new barrier for so many.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create). [`ErrorKind::InvalidInput`] for none.
+    pub fn barrier(&self, parties: u64) -> Result<Barrier, Error> {
+        barrier::barrier(&self.client, parties)
+    }
+
+    /// A new semaphore with so many permits; [`release`](Semaphore::release) can make more.
     ///
     /// # Errors
     /// As [`create`](Self::create).
     pub fn semaphore(&self, permits: u64) -> Result<Semaphore, Error> {
-        waiting::semaphore(&self.client, permits)
+        waiting::semaphore(&self.client, permits, waiting::PERMITS_MAX)
+    }
+
+    /// A new semaphore with so many permits, and never more: a [`release`](Semaphore::release) too many is an error.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn bounded_semaphore(&self, permits: u64) -> Result<Semaphore, Error> {
+        waiting::semaphore(&self.client, permits, permits)
     }
 
     /// A new flag, not set.

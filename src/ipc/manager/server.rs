@@ -183,7 +183,8 @@ impl Visitor {
 
     /// From the next message on the memory is used. The answer still goes the old way.
     fn share(&self, request: ManagerRequest2, visit: &mut Visit) -> Result<(), Error> {
-        let memory = if self.is_local { request.payload.value::<Descriptor>() } else { Err(Error::invalid("not here")) };
+        let memory =
+            if self.is_local { request.payload.value::<Descriptor>() } else { Err(Error::invalid("not here")) };
         let memory = memory.and_then(|file| Memory::attach(file.as_fd()));
         let (answer, memory) = match memory {
             Ok(memory) => (Ok((0, Payload::default())), Some(memory)),
