@@ -676,7 +676,7 @@ mod tests {
             (Some(TOO_MANY), Some(3), Some(TOO_MANY))
         );
         assert_eq!(permits.attempt(&mut { TAKE }, 1), Some(2));
-        assert_eq!(permits.attempt(&mut CLEAR, 1), Some(2));
+        assert_eq!(permits.attempt(&mut { CLEAR }, 1), Some(2));
         permits.left(1);
         assert_eq!((permits.free, permits.total), (2, 2));
         assert_eq!(more(&mut permits, 1), Some(3));
