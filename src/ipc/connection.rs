@@ -384,9 +384,6 @@ pub struct Sender<S> {
     types: PhantomData<fn(&S)>,
 }
 
-/// Memory for the bytes of a value that is kept for the next one.
-const KEPT: usize = 1 << 20;
-
 impl<S> Sender<S> {
     fn new(way: Arc<Way>, out: Outgoing, has_said_hello: bool) -> Sender<S> {
         Sender { way, out, has_said_hello, bytes: Vec::new(), types: PhantomData }
@@ -463,8 +460,7 @@ impl<S: Serialize> Sender<S> {
         bytes.clear();
         let (written, descriptors) = passing::gathering(|| codec::encode_into(value, &mut bytes));
         let sent = written.and_then(|()| self.send_encoded(&bytes, descriptors, deadline));
-        bytes.clear();
-        bytes.shrink_to(KEPT);
+        bytes.shrink_to(frames::kept(bytes.len()));
         self.bytes = bytes;
         sent
     }

@@ -2,8 +2,8 @@
 //! semaphores, events and conditions: see `ipc_sync.rs`; queues: `ipc_queue.rs`.
 
 use crate::support::{alone, kills, wait_for};
-use procession::ipc::manager::{self, AcquireError, Cell, Condition, Dict, Lock, RLock, Semaphore};
-use procession::ipc::{Barrier, BrokenBarrier, Event, Manager, Process, ProcessPool};
+use procession::ipc::manager::{self, AcquireError, Condition, Dict, Lock, LockGuard, RLock, Semaphore};
+use procession::ipc::{Barrier, BrokenBarrier, Event, Manager, Process, ProcessPool, Value};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -109,30 +109,47 @@ fn kill_worker(pid: u32) {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL);
 }
 
+/// A lock in the manager, and two counters that are the same whenever nobody holds it. They are in memory that is shared: a call of a manager's object
+/// may still be carried out when the one that has made it is dead.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+struct Pairs {
+    lock: Lock,
+    one: Value<u64>,
+    two: Value<u64>,
+}
+
+impl Pairs {
+    /// Looks, and repairs if it was told to.
+    fn look(&self, taken: Result<LockGuard, AcquireError>) -> (LockGuard, bool) {
+        match taken {
+            Ok(guard) => {
+                assert_eq!(self.one.get(), self.two.get(), "torn, and not told");
+                (guard, false)
+            }
+            Err(AcquireError::OwnerDied(died)) => {
+                self.two.set(self.one.get());
+                (died.into_inner(), true)
+            }
+            Err(AcquireError::Failed(error)) => panic!("the lock hangs: {error}"),
+        }
+    }
+}
+
 /// Everything that a client can hold or wait for in a manager.
-type Everything = (
-    (Lock, Cell<u64>, Cell<u64>),
-    (RLock, Semaphore, Condition),
-    (manager::Queue<u64>, manager::Barrier, Dict<u64, u64>),
-    Event,
-);
+type Everything =
+    (Pairs, (RLock, Semaphore, Condition), (manager::Queue<u64>, manager::Barrier, Dict<u64, u64>), Event);
 
 /// Does everything, one thing after the other, for ever.
 fn use_all((pairs, holds, waits, here): Everything) {
-    let ((lock, one, two), (rlock, permits, changed), (queue, barrier, dict)) = (pairs, holds, waits);
+    let ((rlock, permits, changed), (queue, barrier, dict)) = (holds, waits);
     let moment = Duration::from_millis(1);
     for round in 0_u64.. {
-        match lock.lock() {
-            Ok(_guard) => {
-                assert_eq!(one.get().unwrap(), two.get().unwrap(), "torn, and not told");
-                one.update(|value, ()| *value += 1, ()).unwrap();
-                two.update(|value, ()| *value += 1, ()).unwrap();
-            }
-            Err(AcquireError::OwnerDied(died)) => {
-                let _guard = died.into_inner();
-                two.set(&one.get().unwrap()).unwrap();
-            }
-            Err(AcquireError::Failed(error)) => panic!("{error}"),
+        {
+            let _guard = pairs.look(pairs.lock.lock());
+            pairs.one.fetch_add(1);
+            // A call in between takes longer than an instruction.
+            let _ = dict.get(&7).unwrap();
+            pairs.two.fetch_add(1);
         }
         here.set();
         match rlock.lock() {
@@ -146,7 +163,10 @@ fn use_all((pairs, holds, waits, here): Everything) {
         dict.update(add, round % 5).unwrap();
         match round % 3 {
             0 => _ = barrier.wait_timeout(moment).unwrap(),
-            1 => _ = lock.lock().map(|guard| changed.wait_timeout(guard, moment).0.map(drop)),
+            1 => {
+                let (guard, _) = pairs.look(pairs.lock.lock());
+                drop(pairs.look(changed.wait_timeout(guard, moment).0));
+            }
             _ => changed.notify_all().unwrap(),
         }
     }
@@ -156,16 +176,16 @@ fn use_all((pairs, holds, waits, here): Everything) {
 fn a_manager_outlives_its_clients() {
     alone!({
         let manager = Manager::start().unwrap();
-        let (lock, one, two) = (manager.lock().unwrap(), manager.cell(0).unwrap(), manager.cell(0).unwrap());
+        let (one, two) = (Value::new(0).unwrap(), Value::new(0).unwrap());
+        let pairs = Pairs { lock: manager.lock().unwrap(), one, two };
         let (rlock, permits) = (manager.rlock().unwrap(), manager.semaphore(2).unwrap());
         let (changed, queue) = (manager.condition().unwrap(), manager.queue::<u64>(3).unwrap());
         let (barrier, dict) = (manager.barrier(2).unwrap(), manager.dict::<u64, u64>().unwrap());
         let start = || {
             let here = Event::new().unwrap();
-            let pairs = (lock.clone(), one.clone(), two.clone());
             let holds = (rlock.clone(), permits.clone(), changed.clone());
             let waits = (queue.clone(), barrier.clone(), dict.clone());
-            (Process::start(use_all, (pairs, holds, waits, here.clone())).unwrap(), here)
+            (Process::start(use_all, (pairs.clone(), holds, waits, here.clone())).unwrap(), here)
         };
         let threads = || std::fs::read_dir(format!("/proc/{}/task", manager.id().unwrap())).unwrap().count();
         let before = threads();
@@ -176,15 +196,7 @@ fn a_manager_outlives_its_clients() {
             assert!(here.wait_timeout(BOUND), "it hangs");
             pause(3_000);
             victim.kill().unwrap();
-            match lock.lock_timeout(BOUND) {
-                Ok(_guard) => assert_eq!(one.get().unwrap(), two.get().unwrap(), "torn, and not told"),
-                Err(AcquireError::OwnerDied(died)) => {
-                    let _guard = died.into_inner();
-                    two.set(&one.get().unwrap()).unwrap();
-                    told += 1;
-                }
-                Err(AcquireError::Failed(error)) => panic!("the lock hangs: {error}"),
-            }
+            told += u32::from(pairs.look(pairs.lock.lock_timeout(BOUND)).1);
             match rlock.lock_timeout(BOUND) {
                 Ok(guard) => drop(guard),
                 Err(AcquireError::OwnerDied(died)) => drop(died.into_inner()),
@@ -202,7 +214,7 @@ fn a_manager_outlives_its_clients() {
         // Nothing is left of them: no permit is lost or doubled, no connection, no place in a line.
         wait_for("all permits", || permits.available().unwrap() == 2);
         wait_for("the ends of connections", || threads() <= before + 2);
-        eprintln!("{told} times told here, {} rounds", one.get().unwrap());
-        assert!(one.get().unwrap() > 0);
+        eprintln!("{told} times told here, {} rounds", pairs.one.get());
+        assert!(pairs.one.get() > 0);
     });
 }
