@@ -3,7 +3,8 @@
 //! A [`Manager`] starts that process. It has dicts, lists, sets, arrays, single values, queues, locks and the like, and [types of your own](Shared). What you hold of
 //! them are proxies: each can be cloned, used by several threads, passed to other processes, and found by name, also from other machines.
 //!
-//! Each call is a message and its answer, about a hundredth of a millisecond. What many processes share all the time is better off in memory: see the
+//! Each call is a message and its answer: on one machine some microseconds, by memory that both sides see. What many processes share all the time is better
+//! off in memory of its own: see the
 //! other types of [`ipc`](crate::ipc).
 
 mod array;
