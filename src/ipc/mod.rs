@@ -16,6 +16,7 @@ mod event;
 mod frames;
 mod function;
 mod handshake;
+mod letterbox;
 mod listener;
 mod lock;
 pub mod manager;

@@ -6,6 +6,7 @@
 //! nothing can be missed. Who sleeps for another party looks every tenth of a second ([`LOOK`]) whether that one still lives.
 
 use super::passing;
+use super::vigil::Vigil;
 use super::word::{View, Word};
 use crate::error::{Error, ErrorKind};
 use crate::sys::{fd, record_lock, shared};
@@ -110,6 +111,7 @@ struct Attached {
     file: OwnedFd,
     /// A description that nobody else has: with it ends the lock on our byte.
     life: OwnedFd,
+    vigil: Vigil,
 }
 
 impl Region {
@@ -149,7 +151,7 @@ impl Region {
         let life = fd::reopen(file.as_fd(), options.read(true).write(true), 0)
             .map_err(|error| Error::io("open", error).path("/proc/self/fd"))?;
         let me = take_slot(kind, &mapping, life.as_fd())?;
-        Ok(Region { attached: Arc::new(Attached { kind, mapping, me, file, life }) })
+        Ok(Region { attached: Arc::new(Attached { kind, mapping, me, file, life, vigil: Vigil::default() }) })
     }
 
     /// The object's own part of the memory.
@@ -162,6 +164,11 @@ impl Region {
     #[inline]
     pub(crate) fn me(&self) -> Party {
         self.attached.me
+    }
+
+    /// How long to look before going to sleep.
+    pub(crate) fn vigil(&self) -> &Vigil {
+        &self.attached.vigil
     }
 
     /// Looks whether this party has died, and puts things right then. True if it is not there any more.

@@ -3,6 +3,7 @@
 //! Leaves to others what is looked at, and how one sleeps.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,27 +11,38 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_micros(50);
 /// Looks without letting others run, where there is another processor on which the answer can be made meanwhile.
 const LOOKS: u32 = 200;
-/// Who has looked in vain sleeps at once for the next time, then for the next 3, 7, and so on up to this.
-const REST_MAX: u32 = 1023;
+/// Who has lost time by looking sleeps at once so often that it is so little for each wait. On a machine that is busy with others one gives way and
+/// gets no turn again for milliseconds, where who sleeps is woken at once.
+const LOSS: Duration = Duration::from_micros(1);
+/// And the longer the more often it was in vain, up to so many times as often.
+const DOUBT_MAX: u32 = 4;
+const REST_MAX: u32 = 4095;
 
-/// What one has learnt.
+/// What this process has learnt about one object. Several threads learn together, and nothing depends on what they have learnt.
 #[derive(Debug, Default)]
 pub(crate) struct Vigil {
-    rest: u32,
-    rest_left: u32,
+    /// How often it was in vain, doubled each time.
+    doubt: AtomicU32,
+    /// So many waits are slept through at once.
+    rest: AtomicU32,
 }
 
 impl Vigil {
     /// Looks for it, for so long as is worth it. Whether it has come.
-    pub(crate) fn watch(&mut self, has_come: impl Fn() -> bool) -> bool {
-        if self.rest_left > 0 {
-            self.rest_left -= 1;
+    pub(crate) fn watch(&self, has_come: impl Fn() -> bool) -> bool {
+        if cfg!(loom) {
+            // Whoever looks again does nothing that a model could not do without.
+            return false;
+        }
+        let rest = self.rest.load(Ordering::Relaxed);
+        if rest > 0 {
+            self.rest.store(rest - 1, Ordering::Relaxed);
             return has_come();
         }
         let looks = if processors() > 1 { LOOKS } else { 1 };
         for _ in 0..looks {
             if has_come() {
-                self.rest = 0;
+                self.doubt.store(0, Ordering::Relaxed);
                 return true;
             }
             std::hint::spin_loop();
@@ -39,18 +51,23 @@ impl Vigil {
         loop {
             // Whoever is to answer may be waiting for this very processor.
             thread::yield_now();
-            let (came, is_late) = (has_come(), begun.elapsed() > PATIENCE);
-            if is_late {
-                // Also if it has come: on a busy machine one yields for very long, and is woken sooner.
-                self.rest = (self.rest * 2 + 1).min(REST_MAX);
-                self.rest_left = self.rest;
+            let (came, took) = (has_come(), begun.elapsed());
+            if took > PATIENCE {
+                self.regret(took);
                 return came;
             }
             if came {
-                self.rest = 0;
+                self.doubt.store(0, Ordering::Relaxed);
                 return true;
             }
         }
+    }
+
+    fn regret(&self, took: Duration) {
+        let doubt = (self.doubt.load(Ordering::Relaxed) * 2).clamp(1, DOUBT_MAX);
+        let waits = u32::try_from(took.as_nanos() / LOSS.as_nanos()).unwrap_or(REST_MAX);
+        self.doubt.store(doubt, Ordering::Relaxed);
+        self.rest.store(waits.saturating_mul(doubt).min(REST_MAX), Ordering::Relaxed);
     }
 }
 
@@ -67,25 +84,27 @@ mod tests {
 
     #[test]
     fn who_looks_in_vain_does_so_less_and_less_often() {
-        let mut vigil = Vigil::default();
-        // How many looks each of these took.
-        let looks: Vec<u32> = (0..12)
-            .map(|_| {
-                let count = Cell::new(0);
-                assert!(!vigil.watch(|| {
-                    count.set(count.get() + 1);
-                    false
-                }));
-                count.get()
-            })
-            .collect();
-        let long: Vec<usize> = (0..12).filter(|place| looks[*place] > 1).collect();
-        assert_eq!(long, [0, 2, 6]);
-        // Once it was worth it, all is forgotten.
-        while vigil.rest_left > 0 {
-            vigil.watch(|| false);
+        let vigil = Vigil::default();
+        let count = Cell::new(0);
+        let in_vain = || {
+            count.set(count.get() + 1);
+            false
+        };
+        let mut rests = Vec::new();
+        for _ in 0..3 {
+            count.set(0);
+            assert!(!vigil.watch(in_vain));
+            assert!(count.get() > 1);
+            rests.push(vigil.rest.load(Ordering::Relaxed));
+            while vigil.rest.load(Ordering::Relaxed) > 0 {
+                count.set(0);
+                assert!(!vigil.watch(in_vain));
+                assert_eq!(count.get(), 1);
+            }
         }
+        assert!(rests[0] >= 50 && rests[1] >= 100 && rests[2] >= 200, "{rests:?}");
+        // Once it was worth it, what was before is forgotten.
         assert!(vigil.watch(|| true));
-        assert_eq!((vigil.rest, vigil.rest_left), (0, 0));
+        assert_eq!((vigil.doubt.into_inner(), vigil.rest.into_inner()), (0, 0));
     }
 }

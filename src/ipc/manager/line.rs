@@ -1,15 +1,8 @@
 //! One connection between a client and a manager's process, for one question and its answer at a time. Decides how they get there: through the socket,
 //! or, on one machine, by memory that both sides have, in which case nobody asks the kernel for anything as long as both sides are awake.
 //!
-//! | word | means |
-//! |---|---|
-//! | `EMPTY` | nothing is there; who waits for it looks at this word |
-//! | `ASLEEP` | nothing is there; who waits for it sleeps at the socket, and wants to be rung for |
-//! | `WRITTEN` | a message stands in the memory |
-//! | `SENT` | a message comes through the socket: it is long, or has descriptors in it |
-//!
-//! There is such a word for each way. Who has a message writes it, then exchanges the word; who waits takes it and makes the word `EMPTY`, or
-//! exchanges `EMPTY` for `ASLEEP` and sleeps. The bell is an empty message through the socket. One question at a time, so nobody writes where somebody reads.
+//! There is a letterbox for each way (see there for its word), and behind it place for one message. The bell is an empty message through the socket. One
+//! question at a time, so nobody writes where somebody reads.
 //!
 //! The owner died: everybody sleeps at the socket, never at a word, so the kernel tells the death of the other side at once.
 
@@ -18,17 +11,12 @@ use crate::error::{Error, ErrorKind};
 use crate::ipc::connection::{RawConnection, Receiver, Sender};
 use crate::ipc::vigil::Vigil;
 use crate::ipc::word::{View, Word};
-use crate::ipc::{codec, frames, passing};
+use crate::ipc::{codec, frames, letterbox, passing};
 use crate::sys::shared::{self, Mapping};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-const EMPTY: u32 = 0;
-const ASLEEP: u32 = 1;
-const WRITTEN: u32 = 2;
-const SENT: u32 = 3;
 
 /// For each way a page and a line of the cache: the word, the length of the message, and behind them the message.
 const WAY: usize = 8192;
@@ -88,21 +76,21 @@ impl<S: Serialize, R: DeserializeOwned> Line<S, R> {
         written?;
         let Some(memory) = &self.memory else { return self.sender.send_encoded(bytes, descriptors, deadline) };
         if !descriptors.is_empty() || bytes.len() > LENGTH_MAX {
-            memory.our_word().swap(SENT);
+            letterbox::announce(memory.our_word());
             return self.sender.send_encoded(bytes, descriptors, deadline);
         }
         if memory.write(bytes) { self.sender.ring(deadline) } else { Ok(()) }
     }
 
     pub(super) fn recv(&mut self, deadline: Deadline) -> Result<R, Error> {
-        let Some(memory) = &mut self.memory else { return self.receiver.recv_until(deadline) };
+        let Some(memory) = &self.memory else { return self.receiver.recv_until(deadline) };
         loop {
             if memory.look() {
                 memory.read(&mut self.bytes)?;
                 return codec::decode(&self.bytes, Vec::new());
             }
             if let Some(value) = self.receiver.recv_or_ring_until(deadline)? {
-                memory.their_word().store(EMPTY);
+                letterbox::clear(memory.their_word());
                 return Ok(value);
             }
         }
@@ -151,18 +139,14 @@ impl Memory {
         let view = self.view();
         view.copy_in(self.ours + AT_MESSAGE, bytes);
         view.word(self.ours + AT_LENGTH).store(bytes.len() as u32);
-        self.our_word().swap(WRITTEN) != EMPTY
+        letterbox::put(self.our_word())
     }
 
     /// Whether a message stands here. If not, the socket is the place to wait.
-    fn look(&mut self) -> bool {
-        let Memory { mapping, theirs, vigil, .. } = self;
-        let word = View::new(mapping).word(*theirs + AT_WORD);
-        // After a bell, or after a death, there is nothing to wait for.
-        if word.load() == EMPTY {
-            vigil.watch(|| word.load() != EMPTY);
-        }
-        matches!(word.replace(EMPTY, ASLEEP), Err(WRITTEN))
+    fn look(&self) -> bool {
+        let word = self.their_word();
+        self.vigil.watch(|| letterbox::has_come(word));
+        letterbox::look(word)
     }
 
     fn read(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
@@ -173,7 +157,7 @@ impl Memory {
         }
         bytes.resize(length, 0);
         view.copy_out(self.theirs + AT_MESSAGE, bytes);
-        self.their_word().store(EMPTY);
+        letterbox::clear(self.their_word());
         Ok(())
     }
 }
@@ -196,8 +180,8 @@ mod tests {
         (asker, answerer)
     }
 
-    fn word(end: &End) -> u32 {
-        end.memory.as_ref().unwrap().their_word().load()
+    fn is_empty(end: &End) -> bool {
+        !letterbox::has_come(end.memory.as_ref().unwrap().their_word())
     }
 
     /// Every length around the borders, with and without descriptors, each side sometimes asleep.
@@ -225,7 +209,7 @@ mod tests {
                 asker.send(&(bytes, descriptors), Deadline::NEVER).unwrap();
                 let (bytes, descriptors) = asker.recv(Deadline::NEVER).unwrap();
                 assert!(bytes.len() == length && bytes.iter().all(|byte| *byte == round as u8));
-                assert_eq!((descriptors.len(), word(&asker)), (round % 4 / 2, EMPTY));
+                assert!(descriptors.len() == round % 4 / 2 && is_empty(&asker));
             }
             drop(asker);
         });
@@ -248,7 +232,7 @@ mod tests {
         let (asker, mut answerer) = both();
         let view = asker.memory.as_ref().unwrap().view();
         view.word(AT_LENGTH).store(LENGTH_MAX as u32 + 1);
-        view.word(AT_WORD).store(WRITTEN);
+        letterbox::put(view.word(AT_WORD));
         assert_eq!(answerer.recv(Deadline::NEVER).unwrap_err().kind(), ErrorKind::Decode);
         let short = shared::create(c"test", 100).unwrap();
         assert!(Memory::attach(short.as_fd()).is_err());
