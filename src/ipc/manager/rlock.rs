@@ -42,9 +42,12 @@ pub(super) fn rlock(client: &Arc<Client>) -> Result<RLock, Error> {
     Ok(RLock::of_handle(waiting::lock(client)?.handle().clone()))
 }
 
+/// By manager and object.
+type Held = HashMap<([u8; 16], u64), Weak<LockGuard>>;
+
 thread_local! {
     /// What this thread has.
-    static OURS: RefCell<HashMap<([u8; 16], u64), Weak<LockGuard>>> = RefCell::new(HashMap::new());
+    static OURS: RefCell<Held> = RefCell::new(Held::new());
 }
 
 impl RLock {
