@@ -17,6 +17,7 @@ mod event;
 mod frames;
 mod function;
 mod handshake;
+mod letterbox;
 mod listener;
 mod lock;
 pub mod manager;
@@ -36,6 +37,7 @@ mod rlock;
 mod semaphore;
 mod shared_memory;
 mod value;
+mod vigil;
 mod wait;
 mod wire;
 #[cfg_attr(loom, path = "word_modelled.rs")]

@@ -8,6 +8,7 @@
 //! A process is one party to an object, however often it receives it: what comes a second time is what it has already.
 
 use super::passing;
+use super::vigil::Vigil;
 use super::word::{Long, View, Word};
 use crate::error::{Error, ErrorKind};
 use crate::sys::{fd, record_lock, shared, socket};
@@ -125,6 +126,7 @@ struct Attached {
     file: OwnedFd,
     /// A description that nobody else has: with it ends the lock on our byte.
     life: OwnedFd,
+    vigil: Vigil,
 }
 
 impl Region {
@@ -195,7 +197,8 @@ impl Region {
             .map_err(|error| Error::io("open", error).path("/proc/self/fd"))?;
         let me = take_slot(kind, &mapping, life.as_fd())?;
         let identity = identity(&mapping).load();
-        Ok(Region { attached: Arc::new(Attached { kind, mapping, identity, me, file, life }) })
+        let attached = Attached { kind, mapping, identity, me, file, life, vigil: Vigil::default() };
+        Ok(Region { attached: Arc::new(attached) })
     }
 
     /// The object's own part of the memory.
@@ -208,6 +211,11 @@ impl Region {
     #[inline]
     pub(crate) fn me(&self) -> Party {
         self.attached.me
+    }
+
+    /// How long to look before going to sleep.
+    pub(crate) fn vigil(&self) -> &Vigil {
+        &self.attached.vigil
     }
 
     /// Looks whether this party has died, and puts things right then. True if it is not there any more.

@@ -40,6 +40,8 @@ mod future_sync;
 mod inject;
 mod interrupt;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc_kills;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
 mod ipc_packets;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 mod ipc_queue;
@@ -50,6 +52,8 @@ mod lines;
 mod live;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 mod manager;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod manager_waiting;
 mod mob;
 mod nslookup;
 mod outside;
