@@ -13,7 +13,8 @@ fn main() {
     let count = options.pick(20_000, 500);
     let workers = WorkerPool::new(width, Command::new("/bin/cat")).unwrap();
     workers.apply("hello").unwrap();
-    let mut child = std::process::Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        std::process::Command::new("/bin/cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut input, mut output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
     let contestants = vec![
         contestant("procession WorkerPool::map", || {
@@ -40,7 +41,8 @@ fn main() {
             }
         }),
     ];
-    let title = format!("{count} requests (a process each: {}), {width} workers, {} rounds", count / 10, options.rounds);
+    let title =
+        format!("{count} requests (a process each: {}), {width} workers, {} rounds", count / 10, options.rounds);
     report(&title, &measure(&options, 1, contestants));
     drop((input, output));
     child.wait().unwrap();
