@@ -311,7 +311,7 @@ fn many_threads_and_tasks_that_give_up_lose_nothing() {
         let is_over = std::sync::atomic::AtomicBool::new(false);
         // Each has some tasks that put, get and hold, with patience for a few microseconds.
         let work = async |mut seed: u64, is_putter: bool| {
-            while if is_putter { next(&mut seed) % 400 != 0 } else { !is_over.load(Ordering::SeqCst) } {
+            while if is_putter { !next(&mut seed).is_multiple_of(400) } else { !is_over.load(Ordering::SeqCst) } {
                 let patience = Duration::from_micros(next(&mut seed) % 300);
                 match (is_putter, next(&mut seed) % 4) {
                     (true, 0) => {
