@@ -83,16 +83,12 @@ impl Fan {
             }
         }
     }
-
-    fn take(&self) -> impl Iterator<Item = Waker> {
-        let (first, others) = std::mem::take(&mut *lock(&self.0));
-        first.into_iter().chain(others)
-    }
 }
 
 impl Wake for Fan {
     fn wake(self: Arc<Fan>) {
-        self.take().for_each(Waker::wake);
+        let (first, others) = std::mem::take(&mut *lock(&self.0));
+        first.into_iter().chain(others).for_each(Waker::wake);
     }
 }
 
@@ -107,7 +103,7 @@ impl Side {
 
     /// Whether it has become ready since `seen`. Everybody who waits tries again then, so that nobody waits for what another has left.
     fn poll(&self, seen: u64, fd: BorrowedFd<'_>, context: &Context<'_>) -> Poll<Result<(), Error>> {
-        let mut state = lock(&self.state);
+        let state = &mut *lock(&self.state);
         if state.edges != seen {
             return Poll::Ready(Ok(()));
         }
@@ -117,13 +113,12 @@ impl Side {
         };
         self.fan.add(context.waker());
         let all = Waker::from(Arc::clone(&self.fan));
-        if !source.take_ready(&mut Context::from_waker(&all))? {
-            return Poll::Pending;
+        // Others who wait have been woken by the same edge.
+        if source.take_ready(&mut Context::from_waker(&all))? {
+            state.edges += 1;
+            return Poll::Ready(Ok(()));
         }
-        state.edges += 1;
-        drop(state);
-        self.fan.take().filter(|waker| !waker.will_wake(context.waker())).for_each(Waker::wake);
-        Poll::Ready(Ok(()))
+        Poll::Pending
     }
 }
 

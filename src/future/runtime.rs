@@ -214,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn a_scope_does_not_close_over_what_was_left_just_now() {
+        let reactor = Reactor::of_thread();
+        reactor.open();
+        assert!(reactor.adopt(Box::pin(async {})).is_ok() && !reactor.close());
+        assert_eq!(reactor.take_adopted().len(), 1);
+        assert!(reactor.close() && reactor.adopt(Box::pin(async {})).is_err());
+    }
+
+    #[test]
     fn nobody_takes_what_is_left_after_the_scope() {
         let runtime = block_on(async { Runtime::current().unwrap() }).unwrap();
         assert!(matches!(runtime, Runtime::Own(_)));

@@ -18,9 +18,9 @@ pub(crate) mod clone;
 #[path = "clone_absent.rs"]
 pub(crate) mod clone;
 pub(crate) mod clock;
-#[cfg(all(feature = "future", target_os = "linux"))]
+#[cfg(all(feature = "future", target_os = "linux", not(procession_portable)))]
 pub(crate) mod edges;
-#[cfg(all(feature = "future", not(target_os = "linux")))]
+#[cfg(all(feature = "future", any(not(target_os = "linux"), procession_portable)))]
 #[path = "edges_absent.rs"]
 pub(crate) mod edges;
 pub(crate) mod environ;
@@ -30,7 +30,7 @@ pub(crate) mod epoll;
 #[path = "epoll_absent.rs"]
 pub(crate) mod epoll;
 pub(crate) mod errno;
-#[cfg(all(any(feature = "ipc", feature = "future"), target_os = "linux"))]
+#[cfg(all(any(feature = "ipc", all(feature = "future", not(procession_portable))), target_os = "linux"))]
 pub(crate) mod eventfd;
 pub(crate) mod fd;
 pub(crate) mod fork;

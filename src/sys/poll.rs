@@ -58,7 +58,7 @@ pub(crate) fn wait_readable(fd: BorrowedFd<'_>, until: Option<Instant>) -> io::R
 
 /// Waits for descriptors that are known by their numbers, to read or to write. Which of them are ready; a number that is not open
 /// counts as ready, and the transfer reports it.
-#[cfg(not(target_os = "linux"))]
+#[cfg(any(not(target_os = "linux"), all(feature = "future", procession_portable)))]
 pub(crate) fn wait_numbers(
     numbers: impl Iterator<Item = (std::os::fd::RawFd, bool)>,
     until: Option<Instant>,
