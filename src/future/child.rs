@@ -3,7 +3,6 @@
 use super::Awaited;
 use super::awaited::{advance, stop};
 use super::readiness::Readiness;
-use super::talk::conversation;
 use crate::child::Child;
 use crate::command::Input;
 use crate::communicate::{Driver, LOOK, Party, Purpose, Watch};
@@ -222,32 +221,21 @@ impl<'a> Awaited<&'a mut Child> {
     }
 
     /// As [`Child::lines`].
-    ///
-    /// # Errors
-    /// If there is no runtime.
-    pub fn lines(self) -> Result<Awaited<Lines<'a>>, Error> {
+    pub fn lines(self) -> Awaited<Lines<'a>> {
         let (text, line_max) = (self.0.settings.text, self.0.settings.line_max);
-        Ok(Awaited(Lines::new(self.0, text, line_max, Box::new(Readiness::here()?))))
+        Awaited(Lines::new(self.0, text, line_max, Box::new(Readiness::later())))
     }
 
     /// As [`Child::chunks`].
-    ///
-    /// # Errors
-    /// If there is no runtime.
-    pub fn chunks(self) -> Result<Awaited<Chunks<'a>>, Error> {
-        Ok(Awaited(Chunks::new(self.0, Box::new(Readiness::here()?))))
+    pub fn chunks(self) -> Awaited<Chunks<'a>> {
+        Awaited(Chunks::new(self.0, Box::new(Readiness::later())))
     }
 
     /// As [`Child::converse`].
-    ///
-    /// # Errors
-    /// If there is no runtime.
     #[doc(alias = "expect")]
-    pub fn converse(self, timeout: Duration) -> Result<Awaited<Conversation<'a>>, Error> {
+    pub fn converse(self, timeout: Duration) -> Awaited<Conversation<'a>> {
         let text = self.0.settings.text;
-        Ok(conversation(Readiness::here()?, |waiter| {
-            Conversation::new(self.0, (0, Stream::Stdout), timeout, text, waiter)
-        }))
+        Awaited(Conversation::new(self.0, (0, Stream::Stdout), timeout, text, Box::new(Readiness::later())))
     }
 
     /// As [`Child::stop`].
@@ -318,31 +306,22 @@ impl<'a> Awaited<&'a mut PipelineChild> {
     }
 
     /// As [`PipelineChild::lines`].
-    ///
-    /// # Errors
-    /// If there is no runtime.
-    pub fn lines(self) -> Result<Awaited<Lines<'a>>, Error> {
+    pub fn lines(self) -> Awaited<Lines<'a>> {
         let (text, line_max) = self.0.shown_as();
-        Ok(Awaited(Lines::new(self.0, text, line_max, Box::new(Readiness::here()?))))
+        Awaited(Lines::new(self.0, text, line_max, Box::new(Readiness::later())))
     }
 
     /// As [`PipelineChild::chunks`].
-    ///
-    /// # Errors
-    /// If there is no runtime.
-    pub fn chunks(self) -> Result<Awaited<Chunks<'a>>, Error> {
-        Ok(Awaited(Chunks::new(self.0, Box::new(Readiness::here()?))))
+    pub fn chunks(self) -> Awaited<Chunks<'a>> {
+        Awaited(Chunks::new(self.0, Box::new(Readiness::later())))
     }
 
     /// As [`PipelineChild::converse`].
-    ///
-    /// # Errors
-    /// If there is no runtime.
     #[doc(alias = "expect")]
-    pub fn converse(self, timeout: Duration) -> Result<Awaited<Conversation<'a>>, Error> {
+    pub fn converse(self, timeout: Duration) -> Awaited<Conversation<'a>> {
         let source = self.0.sources().first().copied().unwrap_or((0, Stream::Stdout));
         let text = self.0.text();
-        Ok(conversation(Readiness::here()?, |waiter| Conversation::new(self.0, source, timeout, text, waiter)))
+        Awaited(Conversation::new(self.0, source, timeout, text, Box::new(Readiness::later())))
     }
 
     /// As [`PipelineChild::stop`].

@@ -3,7 +3,6 @@
 use super::Awaited;
 use super::awaited::Running;
 use super::readiness::Readiness;
-use super::talk::conversation;
 use crate::child::Child;
 use crate::command::{Command, Input, Stdio};
 use crate::communicate::{Purpose, Watch};
@@ -205,12 +204,9 @@ impl Awaited<&Command> {
         let mut running = Running::start(|| self.0.start_talk())?;
         let Some((child, _)) = running.parts() else { return Err(Error::invalid("a run that is over")) };
         let text = child.settings.text;
-        let source = (0, Stream::Stdout);
-        let mut conversation = conversation(Readiness::here()?, |waiter| {
-            Conversation::new(child, source, timeout, text, waiter).until(until)
-        });
-        let result = talk(&mut conversation).await?;
-        drop(conversation);
+        let waiter = Box::new(Readiness::later());
+        let conversation = Conversation::new(child, (0, Stream::Stdout), timeout, text, waiter).until(until);
+        let result = talk(&mut Awaited(conversation)).await?;
         if let Some((child, _)) = running.parts() {
             let machine = child.begin(Input::empty(), Purpose::Show)?;
             child.machine = Some(Box::new(machine));

@@ -1,22 +1,12 @@
 //! Lines, chunks and turns that are awaited.
 
 use super::Awaited;
-use super::readiness::Readiness;
-use crate::communicate::Waiter;
 use crate::converse::{Conversation, Pattern, Reply};
 use crate::error::Error;
 use crate::live::{Chunks, Line, Lines, OwnedLine};
 use crate::output::Stream;
 use crate::terminal::Terminal;
 use std::time::Duration;
-
-/// A conversation whose turns are awaited.
-pub(super) fn conversation<'a>(
-    readiness: Readiness,
-    make: impl FnOnce(Waiter) -> Conversation<'a>,
-) -> Awaited<Conversation<'a>> {
-    Awaited(make(Box::new(readiness)))
-}
 
 /// Lines as they come. A future that is dropped takes no line.
 impl<'a> Awaited<Lines<'a>> {
@@ -37,7 +27,7 @@ impl<'a> Awaited<Lines<'a>> {
     ///
     /// let sum = future::block_on(async {
     ///     let mut child = Command::new("seq").arg("1000").stdout(Stdio::piped()).spawn()?;
-    ///     let (mut lines, mut sum) = (child.future().lines()?, 0);
+    ///     let (mut lines, mut sum) = (child.future().lines(), 0);
     ///     while let Some(line) = lines.next_line().await? {
     ///         sum += line.text().parse::<u32>().unwrap();
     ///     }

@@ -139,7 +139,7 @@ fn the_other_verbs_say_the_same() {
                 .stdout(Stdio::piped())
                 .spawn()
                 .unwrap();
-            let first = stubborn.future().lines().unwrap().next().await.unwrap().unwrap();
+            let first = stubborn.future().lines().next().await.unwrap().unwrap();
             assert_eq!(first.bytes(), b"up");
             let report = stubborn.future().stop(&Stop::term_then_kill(Duration::from_millis(50))).await.unwrap();
             assert_eq!((report.status().signal(), report.steps_taken()), (Some(Signal::KILL), 2));
@@ -153,7 +153,7 @@ fn turns_are_taken_on_every_runtime() {
         on_all_runtimes(|| async {
             let adder = "while read -r a b; do echo \"sum $((a + b))\"; done";
             let mut child = Command::shell(adder).pipe_all().spawn().unwrap();
-            let mut talk = child.future().converse(LONG).unwrap();
+            let mut talk = child.future().converse(LONG);
             for number in 0..50 {
                 talk.write_line(format!("{number} 1")).await.unwrap();
                 talk.read_until("sum ").await.unwrap();
@@ -297,7 +297,7 @@ fn lines_and_turns_dropped_at_any_point_lose_nothing() {
                     .stdout(Stdio::piped())
                     .spawn()
                     .unwrap();
-                let (mut lines, mut seen) = (child.future().lines().unwrap(), Vec::new());
+                let (mut lines, mut seen) = (child.future().lines(), Vec::new());
                 loop {
                     match at_most(polls, lines.next()).await {
                         Some(Some(line)) => seen.push(line.unwrap().text().into_owned()),
@@ -314,7 +314,7 @@ fn lines_and_turns_dropped_at_any_point_lose_nothing() {
                     .pipe_all()
                     .spawn()
                     .unwrap();
-                let mut talk = child.future().converse(LONG).unwrap();
+                let mut talk = child.future().converse(LONG);
                 for word in ["one", "two", "three"] {
                     // What a dropped turn has not written is written with the next one.
                     let _ = at_most(polls, talk.write_line(word)).await;
