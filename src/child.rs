@@ -2,6 +2,7 @@
 //! that still runs.
 
 use crate::command::{Command, Limit, Overflow, Settings, Stdio};
+use crate::course::State;
 use crate::deadline::Deadline;
 use crate::entry::write_visible;
 use crate::error::Error;
@@ -57,6 +58,8 @@ pub struct Child {
     pub(crate) handle: ProcessHandle,
     /// A conversation that was begun and not finished.
     pub(crate) machine: Option<Box<Machine>>,
+    /// How far that had come, if it was left while it was pending.
+    pub(crate) talk: Option<Box<State>>,
     /// Until when its pipes may stay open; set when a conversation has seen the end of the process.
     pub(crate) drain: Deadline,
     /// Who else gets what it writes.
@@ -122,6 +125,7 @@ impl Command {
             terminal: spawned.terminal.map(Box::new),
             handle: spawned.handle,
             machine: None,
+            talk: None,
             drain: Deadline::NEVER,
             tee,
             sieve: None,

@@ -3,7 +3,7 @@
 
 use crate::child::{Child, KillOnDrop};
 use crate::command::{Command, Input, Stdio};
-use crate::communicate::{Ending, Party, Purpose};
+use crate::communicate::{Ending, Enough, Party, Purpose, Talk, Waiter, block, pump, waiter};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
@@ -26,7 +26,6 @@ use std::time::Duration;
 /// Programs often keep back what they write to a pipe until they end: such a program needs a [terminal](Command::pty).
 ///
 /// Made by [`Child::converse`], [`PipelineChild::converse`](crate::PipelineChild::converse) and [`Command::converse`].
-#[derive(Debug)]
 #[doc(alias = "expect")]
 #[doc(alias = "pexpect")]
 pub struct Conversation<'a> {
@@ -38,6 +37,17 @@ pub struct Conversation<'a> {
     /// For all of them.
     until: Deadline,
     text: Text,
+    waiter: Waiter,
+}
+
+impl fmt::Debug for Conversation<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Conversation")
+            .field("party", &self.party)
+            .field("source", &self.source)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Talking by turns.
@@ -62,7 +72,7 @@ impl Child {
     #[doc(alias = "expect")]
     pub fn converse(&mut self, timeout: Duration) -> Conversation<'_> {
         let text = self.settings.text;
-        Conversation::new(self, (0, Stream::Stdout), timeout, text)
+        Conversation::new(self, (0, Stream::Stdout), timeout, text, waiter())
     }
 }
 
@@ -72,7 +82,7 @@ impl PipelineChild {
     pub fn converse(&mut self, timeout: Duration) -> Conversation<'_> {
         let source = self.sources().first().copied().unwrap_or((0, Stream::Stdout));
         let text = self.text();
-        Conversation::new(self, source, timeout, text)
+        Conversation::new(self, source, timeout, text, waiter())
     }
 }
 
@@ -110,6 +120,15 @@ impl Command {
         talk: impl FnOnce(&mut Conversation<'_>) -> Result<T, Error>,
     ) -> Result<(T, Output), Error> {
         let until = Deadline::from(self.timeout);
+        let mut child = self.start_talk()?;
+        let result = talk(&mut child.converse(timeout).until(until))?;
+        let machine = child.begin(Input::empty(), Purpose::Show)?;
+        let output = child.talk_with(machine, until.earlier(Deadline::after(timeout)), true, &mut ());
+        Ok((result, output.map_err(|error| self.say_late_end(error, until, timeout))?))
+    }
+
+    /// Starts a run by turns that is not to outlive its verb.
+    pub(crate) fn start_talk(&self) -> Result<Child, Error> {
         let [stdin, stdout, stderr] = self.chosen_streams();
         let piped = |stream: Option<Stdio>| stream.or_else(|| Some(Stdio::piped()));
         let mut child = self.spawn_with(&[piped(stdin), piped(stdout), piped(stderr)])?;
@@ -121,30 +140,36 @@ impl Command {
             // More may come by the turns.
             machine.hold_input(true);
         }
-        let mut conversation = child.converse(timeout);
-        conversation.until = until;
-        let result = talk(&mut conversation)?;
-        let machine = child.begin(Input::empty(), Purpose::Show)?;
-        let output = child.talk_with(machine, until.earlier(Deadline::after(timeout)), true, &mut ());
-        let output = output.map_err(|error| match self.timeout {
+        Ok(child)
+    }
+
+    /// An error that knows which time was exceeded when all turns had been taken.
+    pub(crate) fn say_late_end(&self, error: Error, until: Deadline, timeout: Duration) -> Error {
+        match self.timeout {
             _ if !error.is_timeout() => error,
             Some(timeout) if until.has_passed() => error.detail(format!("timed out after {timeout:?}")),
             _ => error.detail(format!("not ended within {timeout:?}")),
-        });
-        Ok((result, output?))
+        }
     }
 }
 
 impl<'a> Conversation<'a> {
-    fn new(
+    pub(crate) fn new(
         party: &'a mut (dyn Party + 'a),
         source: (usize, Stream),
         timeout: Duration,
         text: Text,
+        waiter: Waiter,
     ) -> Conversation<'a> {
-        let mut conversation = Conversation { party, source, timeout, until: Deadline::NEVER, text };
+        let mut conversation = Conversation { party, source, timeout, until: Deadline::NEVER, text, waiter };
         conversation.listen();
         conversation
+    }
+
+    /// All turns together take no longer than until then.
+    pub(crate) fn until(mut self, until: Deadline) -> Conversation<'a> {
+        self.until = until;
+        self
     }
 
     /// What is listened to is handed out.
@@ -171,11 +196,18 @@ impl<'a> Conversation<'a> {
     /// # Errors
     /// If the child does not take it in time: what is left is written with the next turn. If the child has closed its input or ended.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
+        block(self.write_turn(bytes.as_ref()))
+    }
+
+    /// As [`write`](Self::write), to be awaited. What a dropped turn has not written is written with the next one.
+    pub(crate) async fn write_turn(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let deadline = self.deadline();
-        self.party.add_input(Input::from(bytes.as_ref()))?;
-        let ending = self.party.pump(deadline, &mut |talks| {
-            talks.first().is_none_or(|first| first.machine.input_waiting() == 0 || !first.machine.input_is_open())
-        })?;
+        self.party.add_input(Input::from(bytes))?;
+        let ending = self
+            .pump(deadline, &mut |talks| {
+                talks.first().is_none_or(|first| first.machine.input_waiting() == 0 || !first.machine.input_is_open())
+            })
+            .await?;
         let waiting = self.party.machine(0).map_or(0, Machine::input_waiting);
         let refused = self.party.machine(0).is_none_or(|machine| machine.input().1);
         match ending {
@@ -203,6 +235,7 @@ impl<'a> Conversation<'a> {
     /// Says that no more input will come.
     #[doc(alias = "sendeof")]
     pub fn end_input(&mut self) {
+        self.waiter.let_go();
         self.party.end_input();
     }
 
@@ -213,7 +246,11 @@ impl<'a> Conversation<'a> {
     /// If more is unread than the command's [`capture_limit`](Command::capture_limit) allows: the child is stopped then.
     #[doc(alias = "expect")]
     pub fn read_until(&mut self, pattern: impl Into<Pattern>) -> Result<Reply, Error> {
-        let mut pattern = pattern.into();
+        block(self.read_until_turn(pattern.into()))
+    }
+
+    /// As [`read_until`](Self::read_until), to be awaited. A dropped turn takes nothing.
+    pub(crate) async fn read_until_turn(&mut self, mut pattern: Pattern) -> Result<Reply, Error> {
         if pattern.is_empty() {
             return Err(self.fail(Error::invalid("an empty pattern comes at once, or never")));
         }
@@ -223,8 +260,8 @@ impl<'a> Conversation<'a> {
             scanned = unread.len();
             found
         });
-        let Some((which, matched)) = found.map_err(|error| self.missed(error, &pattern))? else {
-            self.see_the_end()?;
+        let Some((which, matched)) = found.await.map_err(|error| self.missed(error, &pattern))? else {
+            self.see_the_end().await?;
             let error = Error::new(ErrorKind::Ended).detail(format!("the output ended before {pattern} came"));
             return Err(self.fail(error));
         };
@@ -238,12 +275,18 @@ impl<'a> Conversation<'a> {
     /// As [`read_until`](Self::read_until), except that the end of the stream is none. With [`Command::text`] in an encoding in which a
     /// line cannot be found among the bytes (UTF-16): use [`Pattern::with`] then.
     pub fn read_line(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        block(self.read_line_turn())
+    }
+
+    /// As [`read_line`](Self::read_line), to be awaited.
+    pub(crate) async fn read_line_turn(&mut self) -> Result<Option<Vec<u8>>, Error> {
         if self.text.is_cut_as_text() {
             return Err(self.fail(Error::invalid("lines of this encoding cannot be found: use `read_until`")));
         }
         let mut finder = self.text.line_finder(usize::MAX);
         let found = self.read_while(|unread, ended| finder.next(unread, ended));
-        let cut = found.map_err(|error| if error.is_timeout() { error.detail(self.late("a line")) } else { error })?;
+        let cut =
+            found.await.map_err(|error| if error.is_timeout() { error.detail(self.late("a line")) } else { error })?;
         Ok(cut.map(|cut| {
             let after_return = finder.is_after_return();
             let mut line = self.take(finder.forget());
@@ -262,12 +305,17 @@ impl<'a> Conversation<'a> {
     /// # Errors
     /// If it is not quiet before the timeout has passed; what came stays unread. As [`read_until`](Self::read_until) otherwise.
     pub fn read_quiet(&mut self, quiet: Duration) -> Result<Vec<u8>, Error> {
+        block(self.read_quiet_turn(quiet))
+    }
+
+    /// As [`read_quiet`](Self::read_quiet), to be awaited.
+    pub(crate) async fn read_quiet_turn(&mut self, quiet: Duration) -> Result<Vec<u8>, Error> {
         let deadline = self.deadline();
         loop {
             let known = self.unread().len();
             let moment = Deadline::after(quiet);
             let until = deadline.earlier(moment);
-            match self.read_once(until, |unread, _| (unread.len() > known).then_some(()))? {
+            match self.read_once(until, |unread, _| (unread.len() > known).then_some(())).await? {
                 Step::Found(()) if deadline.has_passed() => {}
                 Step::Found(()) => continue,
                 Step::Ended => break,
@@ -285,7 +333,12 @@ impl<'a> Conversation<'a> {
     /// # Errors
     /// As [`read_until`](Self::read_until), except that the end of the stream is none.
     pub fn read_to_end(&mut self) -> Result<Vec<u8>, Error> {
-        let ended = self.read_while(|_, _| None::<()>);
+        block(self.read_to_end_turn())
+    }
+
+    /// As [`read_to_end`](Self::read_to_end), to be awaited.
+    pub(crate) async fn read_to_end_turn(&mut self) -> Result<Vec<u8>, Error> {
+        let ended = self.read_while(|_, _| None::<()>).await;
         ended.map_err(|error| if error.is_timeout() { error.detail(self.late("the end")) } else { error })?;
         Ok(self.take(self.unread().len()))
     }
@@ -330,18 +383,21 @@ impl<'a> Conversation<'a> {
     }
 
     /// Reads until something is found in what is unread; `None` if the stream ends before.
-    fn read_while<T>(&mut self, mut find: impl FnMut(&[u8], bool) -> Option<T>) -> Result<Option<T>, Error> {
-        match self.read_once(self.deadline(), &mut find)? {
+    async fn read_while<T: Send>(
+        &mut self,
+        mut find: impl FnMut(&[u8], bool) -> Option<T> + Send,
+    ) -> Result<Option<T>, Error> {
+        match self.read_once(self.deadline(), &mut find).await? {
             Step::Found(found) => Ok(Some(found)),
             Step::Ended => Ok(None),
             Step::TimedOut => Err(self.fail(Error::new(ErrorKind::Timeout))),
         }
     }
 
-    fn read_once<T>(
+    async fn read_once<T: Send>(
         &mut self,
         deadline: Deadline,
-        mut find: impl FnMut(&[u8], bool) -> Option<T>,
+        mut find: impl FnMut(&[u8], bool) -> Option<T> + Send,
     ) -> Result<Step<T>, Error> {
         let (place, stream) = self.source;
         let (mut found, mut known) = (None, usize::MAX);
@@ -357,7 +413,10 @@ impl<'a> Conversation<'a> {
         let ready = self.party.machine(place).is_none_or(&mut look);
         let ending = match ready {
             true => Ending::Paused,
-            false => self.party.pump(deadline, &mut |talks| talks.get(place).is_none_or(|talk| look(talk.machine)))?,
+            false => {
+                let enough = &mut |talks: &[Talk<'_>]| talks.get(place).is_none_or(|talk| look(talk.machine));
+                self.pump(deadline, enough).await?
+            }
         };
         // The last bytes may have come with the end.
         if let (Ending::Over, Some(machine)) = (ending, self.party.machine(place)) {
@@ -371,9 +430,13 @@ impl<'a> Conversation<'a> {
     }
 
     /// When a stream ends the process mostly ends too, a moment later: then its status is worth waiting for.
-    fn see_the_end(&mut self) -> Result<(), Error> {
+    async fn see_the_end(&mut self) -> Result<(), Error> {
         let moment = self.deadline().earlier(Deadline::after(END_MAX));
-        self.party.pump(moment, &mut |_| false).map(drop)
+        self.pump(moment, &mut |_| false).await.map(drop)
+    }
+
+    async fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error> {
+        pump(&mut *self.party, deadline, enough, &mut self.waiter).await
     }
 
     /// An error with everything that was read until now.
@@ -416,7 +479,7 @@ enum Step<T> {
 /// ```
 pub struct Pattern(Kind);
 
-type Find = Box<dyn FnMut(&[u8]) -> Option<Range<usize>>>;
+type Find = Box<dyn FnMut(&[u8]) -> Option<Range<usize>> + Send>;
 
 enum Kind {
     Literal(Vec<u8>),
@@ -432,7 +495,7 @@ impl Pattern {
 
     /// Whatever a function finds in the bytes that are unread, for example a regular expression: it is asked each time that more has
     /// come, and returns where the match lies.
-    pub fn with(find: impl FnMut(&[u8]) -> Option<Range<usize>> + 'static) -> Pattern {
+    pub fn with(find: impl FnMut(&[u8]) -> Option<Range<usize>> + Send + 'static) -> Pattern {
         Pattern(Kind::With(Box::new(find)))
     }
 

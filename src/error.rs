@@ -23,17 +23,18 @@ use std::path::{Path, PathBuf};
 /// assert!(error.to_string().starts_with("no-such-program: "));
 /// ```
 pub struct Error {
-    inner: Box<Inner>,
+    inner: Box<Parts>,
 }
 
-struct Inner {
-    kind: ErrorKind,
-    step: Option<Cow<'static, str>>,
-    path: Option<PathBuf>,
-    detail: Option<Cow<'static, str>>,
-    source: Option<Source>,
-    output: Output,
-    panic: Option<Panic>,
+/// What an error consists of.
+pub(crate) struct Parts {
+    pub(crate) kind: ErrorKind,
+    pub(crate) step: Option<Cow<'static, str>>,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) detail: Option<Cow<'static, str>>,
+    pub(crate) source: Option<Source>,
+    pub(crate) output: Output,
+    pub(crate) panic: Option<Panic>,
 }
 
 /// The panic of a function that ran in another process.
@@ -74,7 +75,7 @@ impl fmt::Display for Panic {
 }
 
 #[derive(Debug)]
-enum Source {
+pub(crate) enum Source {
     Io(io::Error),
     Decode(DecodeError),
 }
@@ -138,8 +139,18 @@ const COMMAND_CHARS: usize = 300;
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Error {
         let inner =
-            Inner { kind, step: None, path: None, detail: None, source: None, output: Output::default(), panic: None };
+            Parts { kind, step: None, path: None, detail: None, source: None, output: Output::default(), panic: None };
         Error { inner: Box::new(inner) }
+    }
+
+    #[cfg(all(feature = "ipc", target_os = "linux"))]
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.inner
+    }
+
+    #[cfg(all(feature = "ipc", target_os = "linux"))]
+    pub(crate) fn of_parts(parts: Parts) -> Error {
+        Error { inner: Box::new(parts) }
     }
 
     pub(crate) fn invalid(detail: impl Into<Cow<'static, str>>) -> Error {

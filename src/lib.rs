@@ -23,6 +23,7 @@ mod spawn;
 mod machine;
 mod filter;
 mod tee;
+mod course;
 mod child;
 mod communicate;
 mod live;

@@ -555,7 +555,6 @@ pub(crate) mod nursery {
     }
 
     /// From now on the children of this thread that want the death signal get it when this thread ends.
-    #[cfg_attr(not(all(feature = "ipc", target_os = "linux")), allow(dead_code))]
     pub(crate) fn outlive_children() {
         OUTLIVES_CHILDREN.set(true);
     }

@@ -72,6 +72,12 @@ impl Text {
         }
     }
 
+    /// The name of the encoding, and the rest.
+    #[cfg(all(feature = "ipc", target_os = "linux"))]
+    pub(crate) fn parts(&self) -> (&'static str, ErrorMode, Newlines) {
+        (self.encoding.name(), self.errors, self.newlines)
+    }
+
     /// What becomes of bytes that are no text.
     pub fn errors(self, errors: ErrorMode) -> Text {
         Text { errors, ..self }
@@ -159,6 +165,11 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
+    #[cfg(all(feature = "ipc", target_os = "linux"))]
+    pub(crate) fn at(offset: u64, encoding: &str) -> Option<DecodeError> {
+        Encoding::for_label(encoding.as_bytes()).map(|encoding| DecodeError { offset, encoding: encoding.name() })
+    }
+
     /// Where the first such byte stands, counted from the beginning of the stream.
     pub fn offset(&self) -> u64 {
         self.offset

@@ -25,7 +25,6 @@ pub(crate) use env::{Env, held_environment, hold_environment};
 pub use filter::Filter;
 pub use input::Input;
 pub(crate) use input::Opened;
-#[cfg(feature = "runlog")]
 pub(crate) use input::Source;
 pub use pty::Pty;
 pub use quote::quote;

@@ -1,13 +1,17 @@
 //! The verbs that run a command to its end, and the conversation with a child that is there. Here are `Command::call`,
 //! `check_call`, `status`, `output`, `run`, `check_output`, `check_output_text`, and `Child::communicate`. Decides which streams
-//! a verb chooses, and what record comes out; the waiting is in `block`,
+//! a verb chooses, and what record comes out; the loop is in `drive`, the waiting in `block`,
 //! what the facts mean in `talk`, the rules for bytes in `machine`.
 
+#[cfg_attr(procession_awaited, path = "block_awaited.rs")]
 mod block;
+mod drive;
 mod talk;
+mod wanted;
 
 use crate::child::{Child, KillOnDrop};
 use crate::command::{Command, Input, Limit, Stdio};
+use crate::course::Closing;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{Machine, STREAMS};
@@ -15,11 +19,15 @@ use crate::output::{Captured, Cause, Output, Stream};
 use crate::pipe::PipeWriter;
 use crate::status::ExitStatus;
 use crate::terminal::Terminal;
-pub(crate) use block::{Ending, drive};
+pub(crate) use block::{block, waiter};
+pub(crate) use drive::{Driver, Ending, Waiter, drive};
 use std::fmt;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
+use std::task::{Context, Poll};
 use std::time::Duration;
-pub(crate) use talk::{Closing, Decision, LOOK, Ready, State, Talk, Watch};
+pub(crate) use talk::{Decision, LOOK, Talk, Watch};
+pub(crate) use wanted::{answer, wanted};
 
 /// What becomes of the output of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +39,7 @@ pub(crate) enum Purpose {
 }
 
 /// A child, or several that are talked to together, whose output is handed out piece by piece.
-pub(crate) trait Party {
+pub(crate) trait Party: Send {
     /// Which streams of which child there are to hand out, the most wanted first.
     fn sources(&self) -> Vec<(usize, Stream)>;
 
@@ -42,8 +50,14 @@ pub(crate) trait Party {
     /// Takes up the conversation, or begins it: these streams are handed out, standard input stays open for more.
     fn hand_out(&mut self, sources: &[(usize, Stream)]);
 
-    /// Reads and writes until it is enough, all is over, or the deadline has come.
-    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error>;
+    /// Reads and writes until it is enough, all is over, or the deadline has come. While it is pending all there is to know is here.
+    fn pump(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        enough: &mut Enough<'_>,
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Ending, Error>>;
 
     /// Adds input behind what is still to be written.
     fn add_input(&mut self, input: Input) -> Result<(), Error>;
@@ -64,8 +78,18 @@ impl fmt::Debug for dyn Party + '_ {
     }
 }
 
+/// As [`Party::pump`], to be awaited.
+pub(crate) async fn pump(
+    party: &mut (dyn Party + '_),
+    deadline: Deadline,
+    enough: &mut Enough<'_>,
+    waiter: &mut Waiter,
+) -> Result<Ending, Error> {
+    poll_fn(|task| party.pump(task, deadline, enough, &mut **waiter)).await
+}
+
 /// Whether what was read and written until now is enough.
-pub(crate) type Enough<'a> = dyn FnMut(&[Talk<'_>]) -> bool + 'a;
+pub(crate) type Enough<'a> = dyn FnMut(&[Talk<'_>]) -> bool + Send + 'a;
 
 /// Pauses when it is enough.
 pub(crate) struct Until<'a, 'b>(pub(crate) &'a mut Enough<'b>);
@@ -101,10 +125,21 @@ impl Party for Child {
         self.machine = Some(machine);
     }
 
-    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error> {
-        let Some(mut machine) = self.machine.take() else { return Ok(Ending::Over) };
+    fn pump(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        enough: &mut Enough<'_>,
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Ending, Error>> {
+        let Some(mut machine) = self.machine.take() else { return Poll::Ready(Ok(Ending::Over)) };
         let mut talk = Talk::new(self, &mut machine);
-        let ending = drive(std::slice::from_mut(&mut talk), deadline, false, &mut Until(enough));
+        let (talks, watch) = (std::slice::from_mut(&mut talk), &mut Until(enough));
+        let Poll::Ready(ending) = drive(task, talks, deadline, false, watch, driver) else {
+            talk.leave();
+            self.machine = Some(machine);
+            return Poll::Pending;
+        };
         let mut closing = talk.into_closing();
         let failure = closing.failure.take();
         let overflowed = machine.overflowed().filter(|_| closing.cause == Cause::Overflow);
@@ -120,7 +155,7 @@ impl Party for Child {
             (Err(error), _) => Err(error.with_output(self.snapshot(&machine, Cause::Running))),
         };
         self.machine = Some(machine);
-        result
+        Poll::Ready(result)
     }
 
     fn add_input(&mut self, input: Input) -> Result<(), Error> {
@@ -269,7 +304,7 @@ impl Command {
         self.output()?.check()?.into_stdout_text()
     }
 
-    fn shared_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
+    pub(crate) fn shared_streams(&self) -> Result<[Option<Stdio>; 3], Error> {
         let [_, stdout, stderr] = self.chosen_streams();
         Ok([self.input_stream(None)?, stdout, stderr])
     }
@@ -317,15 +352,34 @@ impl Command {
         prepare: impl FnOnce(&mut Machine),
     ) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
+        let (mut child, mut machine) = self.begin_run(streams, purpose)?;
+        prepare(&mut machine);
+        child.talk_with(machine, deadline, true, watch).map_err(|error| self.say_timeout(error))
+    }
+
+    /// Starts a run that is not to outlive its verb.
+    fn begin_run(&self, streams: &[Option<Stdio>; 3], purpose: Purpose) -> Result<(Child, Machine), Error> {
         let mut child = self.spawn_with(streams)?;
         child.kill_on_drop = KillOnDrop::Always;
         let [stdin, ..] = streams;
-        let mut machine = child.begin(self.fed_input(stdin.as_ref()), purpose)?;
-        prepare(&mut machine);
-        child.talk_with(machine, deadline, true, watch).map_err(|error| match self.timeout {
+        let machine = child.begin(self.fed_input(stdin.as_ref()), purpose)?;
+        Ok((child, machine))
+    }
+
+    /// The same, and the conversation stands ready in the child.
+    #[cfg(feature = "future")]
+    pub(crate) fn start_run(&self, streams: &[Option<Stdio>; 3], purpose: Purpose) -> Result<Child, Error> {
+        let (mut child, machine) = self.begin_run(streams, purpose)?;
+        child.machine = Some(Box::new(machine));
+        Ok(child)
+    }
+
+    /// An error that knows which time was exceeded.
+    pub(crate) fn say_timeout(&self, error: Error) -> Error {
+        match self.timeout {
             Some(timeout) if error.is_timeout() => error.detail(format!("timed out after {timeout:?}")),
             _ => error,
-        })
+        }
     }
 }
 
@@ -397,8 +451,42 @@ impl Child {
         watch: &mut dyn Watch,
     ) -> Result<Output, Error> {
         let mut talk = Talk::new(self, &mut machine);
-        let ending = drive(std::slice::from_mut(&mut talk), deadline, stops, watch);
+        let talks = std::slice::from_mut(&mut talk);
+        let mut waiter = waiter();
+        let ending = block(poll_fn(|task| drive(task, talks, deadline, stops, watch, &mut *waiter)));
         let closing = talk.into_closing();
+        self.settle(machine, closing, ending, stops)
+    }
+
+    /// The same for a conversation that was begun and stands ready, by any driver. While it is pending it stays with the child.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_talk(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        stops: bool,
+        watch: &mut dyn Watch,
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Output, Error>> {
+        let mut machine = self.machine.take().unwrap_or_else(|| Box::new(self.new_machine(Purpose::Collect)));
+        let mut talk = Talk::new(self, &mut machine);
+        let Poll::Ready(ending) = drive(task, std::slice::from_mut(&mut talk), deadline, stops, watch, driver) else {
+            talk.leave();
+            self.machine = Some(machine);
+            return Poll::Pending;
+        };
+        let closing = talk.into_closing();
+        Poll::Ready(self.settle(*machine, closing, ending, stops))
+    }
+
+    /// What the end of a conversation, or of its time, means.
+    fn settle(
+        &mut self,
+        machine: Machine,
+        closing: Closing,
+        ending: Result<Ending, Error>,
+        stops: bool,
+    ) -> Result<Output, Error> {
         match ending {
             Ok(Ending::Over) => self.conclude(machine, closing),
             Ok(Ending::TimedOut | Ending::Paused) => {

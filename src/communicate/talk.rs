@@ -3,14 +3,13 @@
 //! the end of the process, the deadline.
 
 use crate::child::{Child, KillOnDrop};
+use crate::course::{Closing, State, Stopping};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::explain::Explanation;
 use crate::handle::{self, ProcessHandle, Progress, Sight, Stopper};
 use crate::machine::{Machine, STREAMS, Trouble};
 use crate::output::{Cause, ProcessEntry, Stream};
 use crate::pipe::{PipeReader, PipeWriter};
-use crate::sys::procfs::Channel;
 use crate::sys::{self, poll};
 use std::io;
 use std::ops::ControlFlow;
@@ -54,15 +53,6 @@ const PIPE_FULL: usize = 64 * 1024;
 const LARGE: usize = 1024 * 1024;
 const AHEAD: usize = 256 * 1024;
 
-/// Which ends a transfer will not block on.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ready {
-    pub(crate) stdin: bool,
-    pub(crate) streams: [bool; 2],
-    /// Whoever wrote to it has gone: not even its end is to be waited for.
-    pub(crate) hung_up: [bool; 2],
-}
-
 /// What the facts mean.
 pub(crate) enum Decision {
     /// For readiness, until this moment.
@@ -80,96 +70,16 @@ pub(crate) struct Talk<'a> {
     pub(super) until: Option<Deadline>,
 }
 
-/// How far a conversation has come, beyond what the child and the machine know by themselves.
-pub(crate) struct State {
-    pub(super) closing: Closing,
-    pub(crate) ready: Ready,
-    /// The process has ended; it is not reaped before the conversation is over.
-    pub(crate) exited: bool,
-    pub(super) stopper: Option<Box<Stopping>>,
-    /// Which pipes were asked to be larger: standard input, output and error.
-    grown: [bool; 3],
-    /// Which of standard output and error return at once from a read that finds nothing.
-    nonblocking: [bool; 2],
-    /// Up to which length the buffers of standard output and error have memory behind them, once one of them is large.
-    prepared: Option<Box<[usize; 2]>>,
-    /// The driver has others to wait for: nothing is waited for inside.
-    pub(crate) never_blocks: bool,
-    /// A transfer has failed: nothing more is moved, the process is only stopped.
-    pub(crate) is_broken: bool,
-    /// Who looks on has seen enough, or a target has failed: the process is to be stopped.
-    pub(crate) has_seen_enough: bool,
-    /// Nothing is waited for any more.
-    pub(crate) is_over: bool,
-    /// Standard output is not read for now: whoever gets it has enough.
-    pub(crate) is_paused: bool,
-}
-
-/// A stop in progress, and the pipes that its process writes to.
-pub(crate) struct Stopping {
-    pub(super) stopper: Stopper,
-    pub(super) pipes: Vec<Channel>,
-}
-
-impl State {
-    pub(crate) fn new() -> State {
-        State {
-            closing: Closing::from(Cause::Ended),
-            // What can be written now need not be waited for; what can be read now is most likely nothing.
-            ready: Ready { stdin: true, ..Ready::default() },
-            exited: false,
-            stopper: None,
-            grown: [false; 3],
-            nonblocking: [false; 2],
-            prepared: None,
-            never_blocks: false,
-            is_broken: false,
-            has_seen_enough: false,
-            is_over: false,
-            is_paused: false,
-        }
-    }
-
-    /// How it ended. Of a conversation that goes on, as if it had.
-    pub(crate) fn into_closing(self) -> Closing {
-        self.closing
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopper.is_some()
-    }
-}
-
-/// How a conversation came to its end.
-#[derive(Debug)]
-pub(crate) struct Closing {
-    /// Why it is over.
-    pub(crate) cause: Cause,
-    pub(crate) left: Option<Box<Left>>,
-    /// What a target or a filter failed with, first.
-    pub(crate) failure: Option<Error>,
-}
-
-/// What there is to say of the end, if there is anything.
-#[derive(Debug, Default)]
-pub(crate) struct Left {
-    /// How long the run took, where the record may be made much later.
-    pub(crate) elapsed: Option<Duration>,
-    /// Who was alive after a stop.
-    pub(crate) survivors: Vec<ProcessEntry>,
-    /// Why.
-    pub(crate) explanation: Option<Box<Explanation>>,
-}
-
-impl From<Cause> for Closing {
-    fn from(cause: Cause) -> Closing {
-        Closing { cause, left: None, failure: None }
-    }
-}
-
 impl<'a> Talk<'a> {
+    /// The conversation, or how far it had come when it was left pending.
     pub(crate) fn new(child: &'a mut Child, machine: &'a mut Machine) -> Talk<'a> {
-        Talk::resume(child, machine, State::new())
+        let state = child.talk.take().map_or_else(State::new, |state| *state);
+        Talk::resume(child, machine, state)
+    }
+
+    /// Leaves it as it is, pending.
+    pub(crate) fn leave(self) {
+        self.child.talk = Some(Box::new(self.state));
     }
 
     /// The conversation as far as it has come.
@@ -180,6 +90,14 @@ impl<'a> Talk<'a> {
     /// How it ended. Of a conversation that goes on, as if it had.
     pub(crate) fn into_closing(self) -> Closing {
         self.state.into_closing()
+    }
+
+    /// As [`prepare`](Self::prepare), the first time.
+    pub(super) fn prepare_once(&mut self) -> Result<(), Error> {
+        if !std::mem::replace(&mut self.state.is_prepared, true) {
+            self.prepare(false)?;
+        }
+        Ok(())
     }
 
     /// Our ends become non-blocking; the child's are other descriptions and stay as they are. What is only ever read when it is
@@ -211,10 +129,12 @@ impl<'a> Talk<'a> {
         }
         self.machine.begin_look();
         if ready.stdin && self.machine.wants_to_write() {
-            let [grown, ..] = &mut self.state.grown;
+            let ([grown, ..], mut is_full) = (&mut self.state.grown, false);
             let written = match &self.child.stdin {
                 Some(end) => self.machine.write(|bytes| {
-                    let count = end.write_some(bytes)?;
+                    let written = end.write_some(bytes);
+                    is_full = !written.as_ref().is_ok_and(|count| *count == bytes.len());
+                    let count = written?;
                     if count >= PIPE_FULL && count < bytes.len() {
                         grow(end.as_fd(), grown);
                     }
@@ -226,6 +146,7 @@ impl<'a> Talk<'a> {
                 }
             };
             written.map_err(|error| Error::io("write stdin", error))?;
+            self.state.is_unsure |= !is_full && self.machine.wants_to_write();
         }
         // A terminal may have no room for the end of input now; a pipe always has.
         let over = ready.stdin && !self.machine.input_is_open();
@@ -262,7 +183,7 @@ impl<'a> Talk<'a> {
             self.machine.cut_off(stream, Vec::new());
             return Ok(());
         };
-        let (mut full, mut was_read) = (false, false);
+        let (mut full, mut was_read, mut is_dry) = (false, false, false);
         let clocked = self.child.settings.transcript || !self.child.tee.is_empty();
         let now = || if clocked { self.child.handle.born().elapsed() } else { Duration::ZERO };
         let (tee, failure, has_seen_enough) =
@@ -290,9 +211,10 @@ impl<'a> Talk<'a> {
                 if std::mem::replace(&mut was_read, true) && !std::mem::replace(nonblocking, true) {
                     sys::fd::set_nonblocking(reader.as_fd())?;
                 }
-                let count = reader.read_append(buffer, max)?;
-                full |= count >= PIPE_FULL;
-                Ok(count)
+                let count = reader.read_append(buffer, max);
+                is_dry = count.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+                full |= count.as_ref().is_ok_and(|count| *count >= PIPE_FULL);
+                count
             };
             let sieve = sieve.as_mut().filter(|_| stream == Stream::Stdout);
             let count = match sieve {
@@ -316,6 +238,7 @@ impl<'a> Talk<'a> {
             *has_seen_enough |= failure.is_some() || (!seen.is_empty() && watch.see(place, stream, seen).is_break());
             Ok(count)
         });
+        self.state.is_unsure |= !is_dry;
         if full {
             grow(reader.as_fd(), grown);
         }

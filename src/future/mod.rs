@@ -33,7 +33,10 @@
 //!
 //! **Dropping a [`Task`]** stops nothing: the task belongs to its scope, and the scope ends when all of its tasks have.
 
+mod awaited;
+mod child;
 mod clock;
+mod command;
 mod descriptor;
 mod event;
 mod group;
@@ -43,21 +46,29 @@ mod monitor;
 mod on_async_io;
 #[cfg(feature = "tokio")]
 mod on_tokio;
+mod pool;
 mod queue;
 mod reactor;
-#[allow(dead_code)] // the next step
+mod readiness;
 mod runtime;
 mod scope;
+mod set;
 mod several;
 mod signals;
 mod sleep;
+mod talk;
 mod task;
 mod timeout;
 
+#[cfg(procession_awaited)]
+pub(crate) use readiness::{is_inside, waiter};
+
+pub use awaited::Awaited;
 pub use descriptor::Watched;
 pub use event::{AsyncResult, Event};
 pub use group::{Group, Imap};
 pub use lock::{Lock, Permit, Semaphore};
+pub use pool::wait_pending;
 pub use queue::{Channel, Full, Queue};
 pub use scope::{Scope, block_on, scope, try_scope};
 pub use several::{Iwait, iwait, joinall, killall, wait};

@@ -82,11 +82,6 @@ impl Runtime {
         })
     }
 
-    /// A moment that is waited for on this runtime.
-    pub(crate) fn alarm(&self) -> Alarm {
-        Alarm(Some(self.armed()))
-    }
-
     fn armed(&self) -> Armed {
         match self {
             Runtime::Own(reactor) => Armed::Own(OwnAlarm::new(Arc::clone(reactor))),

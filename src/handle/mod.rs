@@ -16,6 +16,8 @@ pub(crate) use notice::Notice;
 pub(crate) use orphans::reap_orphans;
 pub(crate) use sight::Sight;
 pub use stopper::StopReport;
+#[cfg(feature = "future")]
+pub(crate) use stopper::Stops;
 pub(crate) use stopper::{Progress, Stopper, Target, signal_all, stop_all};
 
 use crate::deadline::Deadline;
@@ -33,6 +35,8 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -56,6 +60,23 @@ use std::time::{Duration, Instant};
 #[derive(Clone)]
 pub struct ProcessHandle {
     inner: Arc<Inner>,
+}
+
+/// A handle that keeps nothing of the process.
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+#[derive(Clone)]
+pub(crate) struct WeakHandle(Weak<Inner>);
+
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+impl WeakHandle {
+    /// Whether anybody has the process.
+    pub(crate) fn exists(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    pub(crate) fn upgrade(&self) -> Option<ProcessHandle> {
+        self.0.upgrade().map(|inner| ProcessHandle { inner })
+    }
 }
 
 /// What is known of a new process when its handle is made.
@@ -119,6 +140,11 @@ impl ProcessHandle {
         let span = ChildSpan::new(serial, birth.pid, &birth.line);
         let ended = Mutex::new(None);
         ProcessHandle { inner: Arc::new(Inner { birth, serial, span, ended }) }
+    }
+
+    #[cfg(all(feature = "ipc", target_os = "linux"))]
+    pub(crate) fn downgrade(&self) -> WeakHandle {
+        WeakHandle(Arc::downgrade(&self.inner))
     }
 
     /// The process's number. It stays the same after the end, when the system may have given it to another process.

@@ -10,7 +10,7 @@ use crate::output::{ProcessEntry, list};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::stop::{Action, Scope, Stop};
-use crate::sys::poll;
+use crate::sys::poll::{self, PollFd};
 use crate::sys::procfs::{self, Channel};
 use std::fmt;
 use std::os::fd::BorrowedFd;
@@ -332,45 +332,71 @@ pub(crate) struct Target<'a> {
     pub(crate) close_stdin: Option<&'a mut dyn FnMut()>,
 }
 
-/// The whole plan of each, at the same time. The first failure is returned when all that can be done is done.
-pub(crate) fn stop_all(targets: &mut [Target<'_>]) -> Result<Vec<StopReport>, Error> {
-    let mut stoppers: Vec<Stopper> = targets.iter().map(|target| Stopper::new(target.plan)).collect();
-    let (mut sight, mut failure) = (Sight::default(), None);
-    loop {
+/// Several stops that go on at the same time.
+pub(crate) struct Stops {
+    stoppers: Vec<Stopper>,
+    failure: Option<Error>,
+}
+
+impl Stops {
+    pub(crate) fn new<'a>(plans: impl Iterator<Item = &'a Stop>) -> Stops {
+        Stops { stoppers: plans.map(Stopper::new).collect(), failure: None }
+    }
+
+    /// Goes as far as it can without waiting, with the same targets each time. Until when to wait for the end of somebody; `None` when all
+    /// that can be done is done.
+    pub(crate) fn advance(&mut self, targets: &mut [Target<'_>], sight: &mut Sight) -> Option<Deadline> {
         let mut until = None;
         sight.renew();
-        for (target, stopper) in targets.iter_mut().zip(&mut stoppers) {
+        for (target, stopper) in targets.iter_mut().zip(&mut self.stoppers) {
             let mut close_stdin = || {
                 if let Some(close) = &mut target.close_stdin {
                     close();
                 }
             };
-            match stopper.advance(target.handle, &target.pipes, &mut sight, &mut close_stdin) {
+            match stopper.advance(target.handle, &target.pipes, sight, &mut close_stdin) {
                 Ok(Progress::Wait(moment)) => until = Some(moment.earlier(until.unwrap_or(Deadline::NEVER))),
                 Ok(Progress::Over) => {}
                 // The others are stopped all the same.
                 Err(error) => {
                     stopper.phase = Phase::Over;
-                    failure.get_or_insert(error);
+                    self.failure.get_or_insert(error);
                 }
             }
         }
-        let Some(until) = until else { break };
+        until
+    }
+
+    /// What is waited for: readable when somebody has ended.
+    pub(crate) fn entries<'fd>(&'fd self, targets: &'fd [Target<'_>]) -> Vec<PollFd<'fd>> {
         let mut entries = Vec::with_capacity(targets.len() * 2);
         for (target, stopper) in
-            targets.iter().zip(&stoppers).filter(|(_, stopper)| !matches!(stopper.phase, Phase::Over))
+            targets.iter().zip(&self.stoppers).filter(|(_, stopper)| !matches!(stopper.phase, Phase::Over))
         {
             // An end that comes after the look must wake us, so it is the look that counts.
             let own = if stopper.exited { None } else { target.handle.notice() };
             entries.extend(own.into_iter().chain(stopper.descriptors()).map(poll::readable));
         }
-        poll::wait(&mut entries, until.moment()).map_err(|error| Error::io("poll", error))?;
+        entries
     }
-    let reports = targets.iter().zip(&stoppers).map(|(target, stopper)| {
-        let handle = target.handle;
-        let ended = if handle.has_exited() { handle.wait_ended(Deadline::after(LOOK))? } else { None };
-        Ok(stopper.report(handle, ended.map(|ended| ended.status)))
-    });
-    let reports = reports.collect::<Result<Vec<_>, Error>>();
-    failure.map_or(reports, Err)
+
+    /// What came of each. The first failure if there was one.
+    pub(crate) fn reports(self, targets: &[Target<'_>]) -> Result<Vec<StopReport>, Error> {
+        let reports = targets.iter().zip(&self.stoppers).map(|(target, stopper)| {
+            let handle = target.handle;
+            let ended = if handle.has_exited() { handle.wait_ended(Deadline::after(LOOK))? } else { None };
+            Ok(stopper.report(handle, ended.map(|ended| ended.status)))
+        });
+        let reports = reports.collect::<Result<Vec<_>, Error>>();
+        self.failure.map_or(reports, Err)
+    }
+}
+
+/// The whole plan of each, at the same time. The first failure is returned when all that can be done is done.
+pub(crate) fn stop_all(targets: &mut [Target<'_>]) -> Result<Vec<StopReport>, Error> {
+    let (mut stops, mut sight) = (Stops::new(targets.iter().map(|target| target.plan)), Sight::default());
+    while let Some(until) = stops.advance(targets, &mut sight) {
+        poll::wait(&mut stops.entries(targets), until.moment()).map_err(|error| Error::io("poll", error))?;
+    }
+    stops.reports(targets)
 }

@@ -59,6 +59,7 @@ static KIND: Kind = Kind {
     number: u32::from_le_bytes(*b"arry"),
     length_min: ITEMS,
     bury: |body, dead| raw_lock::bury(body.word(LOCK), dead),
+    leave: |_, _| (),
 };
 
 impl<T: Plain> Array<T> {
@@ -292,7 +293,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     fn party(array: &Array<u16>) -> Array<u16> {
-        Array::from_fd(array.as_fd().try_clone_to_owned().unwrap()).unwrap()
+        Array::of(Region::attach_as_another(&KIND, array.as_fd().try_clone_to_owned().unwrap()).unwrap()).unwrap()
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! Where processes wait for each other. Decides what a round is, and what breaks it.
 
+use super::object::one_descriptor;
 use super::region::{Kind, LOOK, Party, Region, SLOTS};
 use super::word::{Long, View, Word};
 use crate::deadline::Deadline;
 use crate::error::Error;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::error;
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A place where so many wait until all have come; then all go on, and the next round begins.
@@ -31,7 +29,7 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[doc(alias = "mp.Barrier")]
 pub struct Barrier {
-    place: Arc<Place>,
+    region: Region,
 }
 
 /// Why waiting at a [`Barrier`] is of no use. The text says it.
@@ -80,7 +78,15 @@ const STATE: usize = 8;
 const LEFT: usize = 64;
 const LENGTH: usize = LEFT + SLOTS as usize * size_of::<Word>();
 
-static KIND: Kind = Kind { name: "Barrier", number: u32::from_le_bytes(*b"barr"), length_min: LENGTH, bury };
+static KIND: Kind = Kind {
+    name: "Barrier",
+    number: u32::from_le_bytes(*b"barr"),
+    length_min: LENGTH,
+    bury,
+    leave: |body, party| left(body, party).store(party.number()),
+};
+
+one_descriptor!(Barrier, KIND);
 
 fn bury(body: View<'_>, dead: Party) {
     if left(body, dead).load() != dead.number() {
@@ -90,18 +96,6 @@ fn bury(body: View<'_>, dead: Party) {
 
 fn left<'a>(body: View<'a>, party: Party) -> &'a Word {
     body.word(LEFT + party.slot() as usize * size_of::<Word>())
-}
-
-/// A party to the barrier: the part that says that it leaves in order.
-#[derive(Debug)]
-struct Place {
-    region: Region,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        left(self.region.body(), self.region.me()).store(self.region.me().number());
-    }
 }
 
 impl Barrier {
@@ -115,19 +109,7 @@ impl Barrier {
         }
         let region = Region::create(&KIND, LENGTH)?;
         region.body().word(PARTIES).store(parties);
-        Ok(Barrier::of(region))
-    }
-
-    fn of(region: Region) -> Barrier {
-        Barrier { place: Arc::new(Place { region }) }
-    }
-
-    /// The barrier behind a descriptor, in a program that has inherited it: the counterpart of `as_fd`.
-    ///
-    /// # Errors
-    /// If it is something else, or of another version of this library.
-    pub fn from_fd(descriptor: impl Into<OwnedFd>) -> Result<Barrier, Error> {
-        Ok(Barrier::of(Region::attach(&KIND, descriptor.into())?))
+        Ok(Barrier { region })
     }
 
     /// Waits until all have come. The number says who came when: 0 for the first, and the highest for the one that was waited for.
@@ -166,14 +148,14 @@ impl Barrier {
     /// Makes it whole and empty again. Those who wait just now are told [`BrokenBarrier::Reset`].
     pub fn reset(&self) {
         // Those who are dead now must not break what comes.
-        self.place.region.bury_dead();
+        self.region.bury_dead();
         self.words().reset();
     }
 
     /// Whether it is broken. Looks whether a party has died.
     #[doc(alias = "broken")]
     pub fn is_broken(&self) -> bool {
-        self.place.region.bury_dead();
+        self.region.bury_dead();
         self.words().state().broken().is_some()
     }
 
@@ -190,30 +172,11 @@ impl Barrier {
     }
 
     fn wait_until(&self, deadline: Deadline) -> Result<usize, BrokenBarrier> {
-        self.words().wait(deadline, || self.place.region.bury_dead()).map(|index| index as usize)
+        self.words().wait(deadline, || self.region.bury_dead()).map(|index| index as usize)
     }
 
     fn words(&self) -> Words<'_> {
-        Words::of(self.place.region.body())
-    }
-}
-
-/// The descriptor of the memory, to hand it on.
-impl AsFd for Barrier {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.place.region.as_fd()
-    }
-}
-
-impl Serialize for Barrier {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.place.region.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Barrier {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Barrier, D::Error> {
-        Ok(Barrier::of(Region::deserialize(&KIND, deserializer)?))
+        Words::of(self.region.body())
     }
 }
 
@@ -387,6 +350,7 @@ impl<'a> Words<'a> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
 
     #[test]
     fn rounds_are_known_by_how_they_ended() {
@@ -411,7 +375,8 @@ mod tests {
     #[test]
     fn who_leaves_in_order_breaks_nothing() {
         let barrier = Barrier::new(2).unwrap();
-        let other = Barrier::from_fd(barrier.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let memory = barrier.as_fd().try_clone_to_owned().unwrap();
+        let other = Barrier { region: Region::attach_as_another(&KIND, memory).unwrap() };
         let third = other.clone();
         drop(other);
         drop(third);

@@ -17,7 +17,7 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::process;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, ThreadId};
 
 /// The number of the descriptor with the [call](Call).
 const VARIABLE: &CStr = c"PROCESSION_CALL";
@@ -29,6 +29,8 @@ before_main!(BEGIN, begin);
 
 static HAS_BEGUN: AtomicBool = AtomicBool::new(false);
 static CURRENT: OnceLock<Current> = OnceLock::new();
+/// The call of this process, where accounts of panics are left, and the thread that the function runs on.
+static CALL: OnceLock<(Call, ThreadId)> = OnceLock::new();
 
 thread_local! {
     /// The last panic of the thread that the function runs on.
@@ -159,7 +161,14 @@ fn make(call: &Call) -> Result<Result<Vec<u8>, Error>, Panicked> {
         let _ = CURRENT.set(Current { name, parent });
         leave_accounts_of_panics(call)?;
         call.arrive().map_err(|error| Error::io("write", error))?;
-        Function::at(place).call(arguments, descriptors)
+        let (result, descriptors) = Function::at(place).call(arguments, descriptors)?;
+        if !descriptors.is_empty() {
+            return Err(Error::invalid(
+                "the result of a process stays when the process has gone, and its descriptors do not: give it a Connection as an argument, and send \
+                 what has descriptors there",
+            ));
+        }
+        Ok(result)
     };
     // The process ends right after this, so nobody sees what the panic has left half done.
     panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
@@ -168,19 +177,32 @@ fn make(call: &Call) -> Result<Result<Vec<u8>, Error>, Panicked> {
 /// The panic of the thread that the function runs on is its end. The account is written in the hook, because a program may be built to abort then.
 fn leave_accounts_of_panics(call: &Call) -> Result<(), Error> {
     let file = call.as_fd().try_clone_to_owned().map_err(|error| Error::io("dup", error))?;
-    let (call, before, here) = (Call::left_by_parent(file), panic::take_hook(), thread::current().id());
+    let before = panic::take_hook();
+    let _ = CALL.set((Call::left_by_parent(file), thread::current().id()));
     panic::set_hook(Box::new(move |info| {
-        if thread::current().id() == here {
+        if let Some(call) = call_of_this_thread() {
             let account = account_of(info);
-            // What cannot be written is seen by the exit code.
-            let _ = call.end_in_panic(&account);
-            LAST.set(Some(account));
+            // Of a panic that cannot go on it is known already why it has begun.
+            if !(LAST.with_borrow(Option::is_some) && is_about_another(&account)) {
+                // What cannot be written is seen by the exit code.
+                let _ = call.end_in_panic(&account);
+                LAST.set(Some(account));
+            }
         } else if IS_ACCOUNTED_FOR.get() {
             LAST.set(Some(account_of(info)));
         }
         before(info);
     }));
     Ok(())
+}
+
+fn call_of_this_thread() -> Option<&'static Call> {
+    CALL.get().filter(|(_, thread)| *thread == thread::current().id()).map(|(call, _)| call)
+}
+
+/// Whether these are std's words before it aborts: a panic has come to a function that cannot unwind, or to a destructor during another one.
+fn is_about_another(account: &Panic) -> bool {
+    account.message().starts_with("panic in a ") && account.location().contains("core/src/panicking.rs")
 }
 
 /// From now on there are accounts of the panics of this thread, for [`take_last_panic`].
@@ -191,7 +213,19 @@ pub(super) fn account_for_this_thread() {
 /// The account of a panic that was caught on this thread.
 pub(super) fn take_last_panic() -> Panic {
     let unknown = || Panic::new("a panic of which nothing is known".into(), "an unknown place".into(), String::new());
-    LAST.take().unwrap_or_else(unknown)
+    forget_last_panic().unwrap_or_else(unknown)
+}
+
+/// A panic of this thread was caught, whoever has done it: if the process ends now, it is for another reason.
+pub(super) fn forget_last_panic() -> Option<Panic> {
+    let last = LAST.take();
+    if last.is_some()
+        && let Some(call) = call_of_this_thread()
+    {
+        // What remains is an account of a panic that was a result; only an abort could be taken for it.
+        let _ = call.arrive();
+    }
+    last
 }
 
 fn account_of(info: &PanicHookInfo<'_>) -> Panic {

@@ -8,13 +8,19 @@ use std::any::type_name;
 use std::os::fd::OwnedFd;
 
 /// A value as bytes, and the descriptors that belong to it.
-pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<(Vec<u8>, Vec<OwnedFd>), Error> {
-    let (written, descriptors) = passing::gathering(|| passing::explaining(|| postcard::to_allocvec(value)));
-    let bytes = written.map_err(|(error, why)| {
-        let what = why.unwrap_or_else(|| error.to_string());
-        Error::invalid(format!("a value of the type {} cannot be sent: {what}", short_name::<T>()))
-    })?;
+pub(crate) type Encoded = (Vec<u8>, Vec<OwnedFd>);
+
+/// Writes a value.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded, Error> {
+    let mut bytes = Vec::new();
+    let descriptors = encode_behind(value, &mut bytes)?;
     Ok((bytes, descriptors))
+}
+
+/// Appends a value to bytes. The descriptors that belong to it; in case of an error nothing is appended.
+pub(crate) fn encode_behind<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) -> Result<Vec<OwnedFd>, Error> {
+    let (written, descriptors) = passing::gathering(|| encode_into(value, bytes));
+    written.map(|()| descriptors)
 }
 
 /// Appends a value to bytes, where descriptors cannot follow. In case of an error nothing is appended.

@@ -48,6 +48,7 @@ static KIND: Kind = Kind {
     number: u32::from_le_bytes(*b"cond"),
     length_min: size_of::<Word>(),
     bury: |body, _| notify(body.word(TURN), u32::MAX),
+    leave: |_, _| (),
 };
 
 one_descriptor!(Condition, KIND);

@@ -384,9 +384,6 @@ pub struct Sender<S> {
     types: PhantomData<fn(&S)>,
 }
 
-/// Memory for the bytes of a value that is kept for the next one.
-const KEPT: usize = 1 << 20;
-
 impl<S> Sender<S> {
     fn new(way: Arc<Way>, out: Outgoing, has_said_hello: bool) -> Sender<S> {
         Sender { way, out, has_said_hello, bytes: Vec::new(), types: PhantomData }
@@ -459,9 +456,22 @@ impl<S: Serialize> Sender<S> {
 
     /// Sends a value, until this moment at most.
     pub(crate) fn send_until(&mut self, value: &S, deadline: Deadline) -> Result<(), Error> {
-        self.bytes.clear();
-        let (written, descriptors) = passing::gathering(|| codec::encode_into(value, &mut self.bytes));
-        written?;
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        let (written, descriptors) = passing::gathering(|| codec::encode_into(value, &mut bytes));
+        let sent = written.and_then(|()| self.send_encoded(&bytes, descriptors, deadline));
+        bytes.shrink_to(frames::kept(bytes.len()));
+        self.bytes = bytes;
+        sent
+    }
+
+    /// Sends the bytes of a value, and what travels beside them.
+    pub(crate) fn send_encoded(
+        &mut self,
+        bytes: &[u8],
+        descriptors: Vec<OwnedFd>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
         if !descriptors.is_empty() && !self.way.is_local {
             let name = codec::short_name::<S>();
             let text = format!("a value of the type {name} cannot be sent over TCP: there is a descriptor in it");
@@ -471,10 +481,12 @@ impl<S: Serialize> Sender<S> {
             self.out.put_before(Kind::Hello, name_of::<S>().as_bytes())?;
             self.has_said_hello = true;
         }
-        let sent = self.out.send(self.way.as_fd(), Kind::Value, &self.bytes, descriptors, deadline);
-        self.bytes.clear();
-        self.bytes.shrink_to(KEPT);
-        sent
+        self.out.send(self.way.as_fd(), Kind::Value, bytes, descriptors, deadline)
+    }
+
+    /// Sends an empty message that is no value: for who [expects](Receiver::recv_or_ring_until) such a thing.
+    pub(crate) fn ring(&mut self, deadline: Deadline) -> Result<(), Error> {
+        self.out.send(self.way.as_fd(), Kind::Bytes, &[], Vec::new(), deadline)
     }
 }
 
@@ -562,27 +574,34 @@ impl<R: DeserializeOwned> Receiver<R> {
 
     /// Receives a value, until this moment at most.
     pub(crate) fn recv_until(&mut self, deadline: Deadline) -> Result<R, Error> {
+        self.recv_or_ring_until(deadline)?.ok_or_else(|| unexpected::<R>("bytes have come"))
+    }
+
+    /// Receives a value, or `None` for an [empty message](Sender::ring).
+    pub(crate) fn recv_or_ring_until(&mut self, deadline: Deadline) -> Result<Option<R>, Error> {
         loop {
             if let Hello::Wrong(name) = &self.hello {
                 return Err(wrong_type::<R>(name));
             }
             let Arrived { kind, descriptors } = self.into.receive(self.way.as_fd(), deadline)?;
-            let unexpected = |what: &str| {
-                let text = format!("{what}, where values of the type {} are expected", codec::short_name::<R>());
-                Err(Error::new(ErrorKind::Decode).detail(text))
-            };
             match kind {
                 Kind::Hello => self.hello = hear::<R>(self.into.body()),
                 Kind::Value if matches!(self.hello, Hello::Awaited) => {
-                    return unexpected("a value has come and was not said to be of any type");
+                    return Err(unexpected::<R>("a value has come and was not said to be of any type"));
                 }
-                Kind::Value => return codec::decode(self.into.body(), descriptors),
-                Kind::Bytes => return unexpected("bytes have come"),
+                Kind::Value => return codec::decode(self.into.body(), descriptors).map(Some),
+                Kind::Bytes if self.into.body().is_empty() => return Ok(None),
+                Kind::Bytes => return Err(unexpected::<R>("bytes have come")),
                 Kind::Refusal => return Err(refused(self.into.body())),
                 Kind::Challenge | Kind::Proof | Kind::Verdict => return Err(asks_for_key()),
             }
         }
     }
+}
+
+fn unexpected<R>(what: &str) -> Error {
+    let text = format!("{what}, where values of the type {} are expected", codec::short_name::<R>());
+    Error::new(ErrorKind::Decode).detail(text)
 }
 
 fn hear<R>(name: &[u8]) -> Hello {

@@ -3,6 +3,7 @@
 use super::bell::Bell;
 use super::object::memory_and_bell;
 use super::region::{Kind, LOOK, Region};
+use super::vigil::Vigil;
 use super::word::Word;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -66,8 +67,13 @@ const SET: u32 = 1;
 const SLEEPERS: u32 = 2;
 const WATCHED: u32 = 4;
 
-static KIND: Kind =
-    Kind { name: "Event", number: u32::from_le_bytes(*b"evnt"), length_min: size_of::<Word>(), bury: |_, _| () };
+static KIND: Kind = Kind {
+    name: "Event",
+    number: u32::from_le_bytes(*b"evnt"),
+    length_min: size_of::<Word>(),
+    bury: |_, _| (),
+    leave: |_, _| (),
+};
 
 memory_and_bell!(Event, KIND);
 
@@ -101,12 +107,12 @@ impl Event {
 
     /// Waits until the flag is set.
     pub fn wait(&self) {
-        while !wait(self.word(), Deadline::NEVER) {}
+        while !wait(self.word(), self.region.vigil(), Deadline::NEVER) {}
     }
 
     /// Waits until the flag is set, for this long at most. Whether it is.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        wait(self.word(), Deadline::after(timeout))
+        wait(self.word(), self.region.vigil(), Deadline::after(timeout))
     }
 
     fn word(&self) -> &Word {
@@ -154,7 +160,11 @@ pub(super) fn set(word: &Word) -> u32 {
 }
 
 /// Waits for the flag. False when the deadline has passed.
-pub(super) fn wait(word: &Word, deadline: Deadline) -> bool {
+pub(super) fn wait(word: &Word, vigil: &Vigil, deadline: Deadline) -> bool {
+    let is_set = || word.load() & SET != 0;
+    if is_set() || !deadline.has_passed() && vigil.watch(is_set) {
+        return true;
+    }
     loop {
         let value = word.load();
         if value & SET != 0 {

@@ -16,8 +16,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 /// A packet that the kernel does not take is halved until it would be smaller than this.
 const PIECE_MIN: usize = 4096;
 
-/// Memory of a message that is kept for the next one.
+/// So much memory of a message is kept for the next one; more if the last one was as long, because the next one may be. Getting new memory for a long
+/// message takes the kernel as long as sending it.
 const KEPT: usize = 1 << 20;
+const KEPT_MAX: usize = 16 << 20;
+
+/// How much is kept after a message of this length.
+pub(crate) fn kept(length: usize) -> usize {
+    length.clamp(KEPT, KEPT_MAX)
+}
 
 /// The way out. Holds what is left of a message that did not get out in time.
 #[derive(Debug)]
@@ -257,9 +264,14 @@ impl Incoming {
 
     /// The next message. Errors of a single message leave the way open: the next one can be received.
     pub(crate) fn receive(&mut self, socket: BorrowedFd<'_>, deadline: Deadline) -> Result<Arrived, Error> {
-        if self.decoder.body().capacity() > KEPT && !self.is_receiving() {
-            self.decoder.body().clear();
-            self.decoder.body().shrink_to(KEPT);
+        if !self.is_receiving() {
+            let body = self.decoder.body();
+            let kept = kept(body.len());
+            // It has grown by doubling.
+            if body.capacity() > 2 * kept {
+                body.clear();
+                body.shrink_to(kept);
+            }
         }
         let mut was_reset = false;
         while !self.ended {
@@ -368,6 +380,7 @@ pub(crate) fn wait_readable(socket: BorrowedFd<'_>, deadline: Deadline) -> Resul
 }
 
 /// Two ends of a way for messages between processes of this machine, as a stream.
+#[cfg(test)]
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Error> {
     socket::pair().map_err(|error| Error::io("socketpair", error))
 }

@@ -1,7 +1,7 @@
 //! A function that runs in another process: how it is named there, and how it is called with bytes. Decides which functions can be called: those
 //! that carry no value of their own, and belong to the main program. Leaves to others how the bytes travel.
 
-use super::codec;
+use super::codec::{self, Encoded};
 use crate::error::Error;
 use crate::sys::program;
 use serde::Serialize;
@@ -20,7 +20,7 @@ pub(crate) struct Function {
 pub(crate) struct Invocation {
     arguments: Vec<u8>,
     descriptors: Vec<OwnedFd>,
-    result: Option<Result<Vec<u8>, Error>>,
+    result: Option<Result<Encoded, Error>>,
 }
 
 impl Function {
@@ -52,8 +52,8 @@ impl Function {
         Function { place }
     }
 
-    /// Calls it here. The result in bytes; an error if the arguments are none of its, or the result cannot be sent. A panic passes through.
-    pub(crate) fn call(self, arguments: Vec<u8>, descriptors: Vec<OwnedFd>) -> Result<Vec<u8>, Error> {
+    /// Calls it here. The result in bytes, with the descriptors in it; an error if the arguments are none of its, or the result cannot be sent. A panic passes through.
+    pub(crate) fn call(self, arguments: Vec<u8>, descriptors: Vec<OwnedFd>) -> Result<Encoded, Error> {
         let nowhere = || Error::invalid(format!("there is no function at {:#x} of this program", self.place));
         let routine = program::routine_at(self.place).ok_or_else(nowhere)?;
         let mut invocation = Invocation { arguments, descriptors, result: None };
@@ -75,9 +75,7 @@ where
     drop(bytes);
     invocation.result = Some(arguments.and_then(|arguments| {
         let function = program::without_size::<F>();
-        let mut result = Vec::new();
-        codec::encode_into(&function(arguments), &mut result)?;
-        Ok(result)
+        codec::encode(&function(arguments))
     }));
 }
 
@@ -93,8 +91,8 @@ mod tests {
     fn a_function_is_called_with_bytes() {
         let (arguments, descriptors) = codec::encode(&(20_u32, 22_u32)).unwrap();
         let function = Function::at(Function::of(add).unwrap().place());
-        let result = function.call(arguments, descriptors).unwrap();
-        assert_eq!(codec::decode::<u32>(&result, Vec::new()).unwrap(), 42);
+        let (result, descriptors) = function.call(arguments, descriptors).unwrap();
+        assert_eq!(codec::decode::<u32>(&result, descriptors).unwrap(), 42);
         let closure = Function::of(|text: String| text.len()).unwrap();
         assert_ne!(closure, function);
         assert!(closure.call(vec![200], Vec::new()).is_err());

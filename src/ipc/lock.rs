@@ -43,6 +43,7 @@ static KIND: Kind = Kind {
     number: u32::from_le_bytes(*b"lock"),
     length_min: size_of::<Word>(),
     bury: |body, dead| raw_lock::bury(body.word(0), dead),
+    leave: |_, _| (),
 };
 
 one_descriptor!(Lock, KIND);
@@ -314,7 +315,7 @@ mod tests {
 
     /// Another party to the same lock, as another process would be.
     fn party(lock: &Lock) -> Lock {
-        Lock::from_fd(lock.as_fd().try_clone_to_owned().unwrap()).unwrap()
+        Lock { region: Region::attach_as_another(&KIND, lock.as_fd().try_clone_to_owned().unwrap()).unwrap() }
     }
 
     #[test]

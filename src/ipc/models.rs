@@ -5,8 +5,9 @@
 
 use super::raw_lock::{self, Taken};
 use super::region::Party;
+use super::vigil::Vigil;
 use super::word::{Memory, View, Word, hurry, mortal};
-use super::{barrier, condition, event, semaphore};
+use super::{barrier, condition, event, letterbox, semaphore};
 use crate::deadline::Deadline;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
@@ -311,10 +312,66 @@ fn an_event_wakes_all() {
         let flag = Arc::new(Word::default());
         let waiters = [ONE, TWO].map(|_| {
             let flag = flag.clone();
-            loom::thread::spawn(move || assert!(event::wait(&flag, Deadline::NEVER)))
+            loom::thread::spawn(move || assert!(event::wait(&flag, &Vigil::default(), Deadline::NEVER)))
         });
         event::set(&flag);
         waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+    });
+}
+
+/// A bell that is not lost: how often it was rung and not heard.
+fn hear(bell: &Word) {
+    loop {
+        let rung = bell.load();
+        if rung > 0 && bell.replace(rung, rung - 1).is_ok() {
+            return;
+        }
+        bell.sleep(0, Deadline::NEVER);
+    }
+}
+
+/// Two questions and their answers, the second answer coming to the bell itself. Each side finds what was written before, and hears no bell that is not its.
+#[test]
+fn a_letterbox_loses_no_message() {
+    check(4, || {
+        let shared = Arc::new([(); 6].map(|()| Word::default()));
+        let there = shared.clone();
+        let take = |word: &Word, bell: &Word, message: &Word| {
+            while !letterbox::look(word) {
+                hear(bell);
+                if message.load() == 9 {
+                    break;
+                }
+            }
+            letterbox::clear(word);
+            message.load()
+        };
+        let put = |word: &Word, bell: &Word, message: &Word, value: u32| {
+            message.store(value);
+            let ring = letterbox::put(word);
+            if ring {
+                bell.add(1);
+                bell.wake(1);
+            }
+        };
+        let answerer = loom::thread::spawn(move || {
+            let [asked, asked_bell, question, answered, answered_bell, answer] = &*there;
+            assert_eq!(take(asked, asked_bell, question), 1);
+            put(answered, answered_bell, answer, 2);
+            assert_eq!(take(asked, asked_bell, question), 3);
+            letterbox::announce(answered);
+            answer.store(9);
+            answered_bell.add(1);
+            answered_bell.wake(1);
+        });
+        let [asked, asked_bell, question, answered, answered_bell, answer] = &*shared;
+        put(asked, asked_bell, question, 1);
+        assert_eq!(take(answered, answered_bell, answer), 2);
+        put(asked, asked_bell, question, 3);
+        assert_eq!(take(answered, answered_bell, answer), 9);
+        answerer.join().unwrap();
+        assert_eq!((asked_bell.load(), answered_bell.load()), (0, 0), "a bell too many");
+        assert!(!letterbox::has_come(asked) && !letterbox::has_come(answered));
     });
 }
 

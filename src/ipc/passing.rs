@@ -1,5 +1,6 @@
 //! How a shared object reaches another process: its descriptors travel beside the bytes. Decides that a descriptor can be written only where
-//! there is such a way, an argument of a process or a message of a connection, and that each is taken once.
+//! there is such a way, an argument of a process or a message of a
+//! connection, and that each is taken once.
 //!
 //! Serialisation has no place for descriptors, so they are gathered beside it: who sends [gathers](gathering), each object that has a descriptor
 //! puts it there and writes its number, and who receives [hands them out](handing_out) by number.
@@ -106,7 +107,7 @@ pub(crate) fn serialize<S: Serializer>(fd: BorrowedFd<'_>, serializer: S) -> Res
 fn give(fd: BorrowedFd<'_>) -> Result<u32, String> {
     LEAVING.with_borrow_mut(|stack| {
         let Some(gathered) = stack.last_mut() else {
-            return Err("a descriptor can only be an argument of a process, of the initializer of a pool, or part of a message on a connection".into());
+            return Err("a descriptor can only be an argument of a process, an argument or the result of a task of a pool, or part of a message on a connection".into());
         };
         let copy = fd::duplicate_from(fd, 3).map_err(|error| format!("dup: {error}"))?;
         gathered.push(copy);

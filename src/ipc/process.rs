@@ -3,6 +3,7 @@
 
 use super::bootstrap;
 use super::call::{self, Beginning, Call, State};
+use super::children;
 use super::codec;
 use super::function::Function;
 use crate::child::Child;
@@ -20,7 +21,7 @@ use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A process that has not come to its function by then never will, unless somebody knows better.
@@ -63,6 +64,8 @@ pub struct Process<R> {
     arrival_max: Duration,
     arrival: Deadline,
     ended: Option<Output>,
+    /// We have sent it a signal ourselves.
+    was_asked: AtomicBool,
     result: PhantomData<fn() -> R>,
 }
 
@@ -132,8 +135,12 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
     /// # Errors
     /// As [`join`](Self::join), and [a timeout](Error::is_timeout).
     pub fn join_timeout(&mut self, timeout: Duration) -> Result<R, Error> {
-        let joined = self.join_until(Deadline::after(timeout));
-        joined.map_err(|error| {
+        self.join_before(Deadline::after(timeout), timeout)
+    }
+
+    /// Until the end of a time that was given.
+    fn join_before(&mut self, deadline: Deadline, timeout: Duration) -> Result<R, Error> {
+        self.join_until(deadline).map_err(|error| {
             let goes_on = error.is_timeout() && self.is_alive();
             if goes_on { error.detail(format!("has not ended after {timeout:?}")) } else { error }
         })
@@ -144,7 +151,9 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
             Some(output) => output,
             None => self.wait_for_end(deadline)?,
         };
-        let result = outcome(&self.call, output.status()).and_then(|bytes| codec::decode(&bytes, Vec::new()));
+        let was_asked = self.was_asked.load(Ordering::Relaxed) && output.status().signal().is_some();
+        let result =
+            outcome_of(&self.call, output.status(), was_asked).and_then(|bytes| codec::decode(&bytes, Vec::new()));
         let result = result.map_err(|error| self.blame(error, output.clone()));
         self.ended = Some(output);
         result
@@ -153,7 +162,13 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
 
 /// What came of a call whose process has ended like this. The value in bytes.
 pub(super) fn outcome(call: &Call, status: ExitStatus) -> Result<Vec<u8>, Error> {
-    let ended = |when: &str| Error::new(ErrorKind::Status).detail(format!("{status} before {when}"));
+    outcome_of(call, status, false)
+}
+
+/// The same; `was_asked` if it was we who have sent the signal.
+fn outcome_of(call: &Call, status: ExitStatus, was_asked: bool) -> Result<Vec<u8>, Error> {
+    let by_whom = if was_asked { ", sent by this program," } else { "" };
+    let ended = |when: &str| Error::new(ErrorKind::Status).detail(format!("{status}{by_whom} before {when}"));
     match call.state()? {
         State::Returned if status.success() => call.result(),
         // A panic that was caught may have been followed by another end.
@@ -172,6 +187,10 @@ impl<R> Process<R> {
             let until = if arrived { deadline } else { deadline.earlier(self.arrival) };
             match self.child.communicate_deadline((), until) {
                 Ok(output) => return Ok(output),
+                // It has ended at that very moment; what it has said is still to be read.
+                Err(error) if error.is_timeout() && !deadline.has_passed() && self.child.try_wait()?.is_some() => {
+                    self.arrival = Deadline::NEVER;
+                }
                 Err(error) if error.is_timeout() && self.child.try_wait()?.is_none() => {
                     if deadline.has_passed() {
                         return Err(self.blame(error, Output::default()));
@@ -223,12 +242,12 @@ impl<R> Process<R> {
         self.child.try_wait().ok().flatten().map(|status| status.returncode())
     }
 
-    /// Asks the process to end (SIGTERM). What it shares with others is put right: see [the page](crate::docs::ipc).
+    /// Asks the process to end (SIGTERM). [`join`](Self::join) is an error then that says who has sent the signal. What it shares with others is put right: see [the page](crate::docs::ipc).
     ///
     /// # Errors
     /// If the system refuses.
     pub fn terminate(&self) -> Result<bool, Error> {
-        self.child.terminate()
+        self.child.terminate().inspect(|sent| self.note_asked(*sent))
     }
 
     /// Ends the process (SIGKILL).
@@ -236,7 +255,7 @@ impl<R> Process<R> {
     /// # Errors
     /// If the system refuses.
     pub fn kill(&self) -> Result<bool, Error> {
-        self.child.kill()
+        self.child.kill().inspect(|sent| self.note_asked(*sent))
     }
 
     /// Interrupts the process (SIGINT).
@@ -244,7 +263,7 @@ impl<R> Process<R> {
     /// # Errors
     /// If the system refuses.
     pub fn interrupt(&self) -> Result<bool, Error> {
-        self.child.send_signal(Signal::INT)
+        self.child.send_signal(Signal::INT).inspect(|sent| self.note_asked(*sent))
     }
 
     /// Stops the process and everything that it has started.
@@ -252,7 +271,12 @@ impl<R> Process<R> {
     /// # Errors
     /// If the system refuses.
     pub fn stop(&mut self, stop: &Stop) -> Result<StopReport, Error> {
+        self.note_asked(true);
         self.child.stop(stop)
+    }
+
+    fn note_asked(&self, sent: bool) {
+        self.was_asked.fetch_or(sent, Ordering::Relaxed);
     }
 
     /// Waits for the end of the process, however it ends.
@@ -289,6 +313,36 @@ impl<R> Process<R> {
     pub fn sentinel(&self) -> Result<BorrowedFd<'_>, Error> {
         self.child.handle().try_as_fd()
     }
+}
+
+/// Joins all of them, and returns what became of each, in their order. An error of one keeps nobody from being joined.
+///
+/// ```
+/// use procession::ipc::{Process, join_all};
+///
+/// let mut processes = Vec::new();
+/// for number in 0..3_u32 {
+///     processes.push(Process::start(|number: u32| number * number, number)?);
+/// }
+/// let squares: Vec<u32> = join_all(&mut processes).into_iter().collect::<Result<_, _>>()?;
+/// assert_eq!(squares, [0, 1, 4]);
+/// # Ok::<(), procession::Error>(())
+/// ```
+#[doc(alias = "joinall")]
+pub fn join_all<'a, R: Serialize + DeserializeOwned + 'a>(
+    processes: impl IntoIterator<Item = &'a mut Process<R>>,
+) -> Vec<Result<R, Error>> {
+    processes.into_iter().map(Process::join).collect()
+}
+
+/// As [`join_all`], for so long at most, all of them together. What has not ended by then goes on, and is an error that says so
+/// ([`is_timeout`](Error::is_timeout)); it can be joined again.
+pub fn join_all_timeout<'a, R: Serialize + DeserializeOwned + 'a>(
+    processes: impl IntoIterator<Item = &'a mut Process<R>>,
+    timeout: Duration,
+) -> Vec<Result<R, Error>> {
+    let deadline = Deadline::after(timeout);
+    processes.into_iter().map(|process| process.join_before(deadline, timeout)).collect()
 }
 
 impl<R> fmt::Debug for Process<R> {
@@ -347,7 +401,17 @@ impl<A: Serialize, R> ProcessBuilder<A, R> {
         let arrival_max = self.arrival_max;
         let Started { child, call, name, label } = self.start_plainly()?;
         let arrival = Deadline::after(arrival_max);
-        Ok(Process { child, call, name, label, arrival_max, arrival, ended: None, result: PhantomData })
+        Ok(Process {
+            child,
+            call,
+            name,
+            label,
+            arrival_max,
+            arrival,
+            ended: None,
+            was_asked: AtomicBool::new(false),
+            result: PhantomData,
+        })
     }
 
     /// Starts the process, for those who wait for it in their own way.
@@ -370,6 +434,7 @@ impl<A: Serialize, R> ProcessBuilder<A, R> {
         let command = self.command.arg0(program).env(bootstrap::variable(), call.as_fd().as_raw_fd().to_string());
         let command = descriptors.iter().fold(command.pass_fd(&call), |command, fd| command.pass_fd(fd));
         let child = command.spawn().map_err(|error| error.of_command(|| label.clone()))?;
+        children::note(&name, child.handle());
         Ok(Started { child, call, name, label })
     }
 }

@@ -20,9 +20,10 @@ use crate::deadline::Deadline;
 const SUSPECT: u32 = 1 << 30;
 const SLEEPERS: u32 = 1 << 31;
 
-/// So often the word is looked at before going to sleep: a lock that is held for a moment is free again by then, and a sleep costs thousands of
-/// times as much.
-const SPINS: u32 = if cfg!(loom) { 0 } else { 100 };
+/// So often the word is looked at before going to sleep, each time after twice as long: a lock that is held for a moment is free again by then, and
+/// a sleep costs thousands of times as much. The pauses grow because each look takes the word away from the processor of the holder: whoever
+/// wants the lock again and again does several rounds undisturbed, instead of one for each journey of the word.
+const LOOKS: u32 = if cfg!(loom) { 0 } else { 8 };
 
 /// In which state the lock was found by whoever has it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub(crate) fn take(word: &Word, me: Party, deadline: Deadline, bury: impl Fn(Par
 
 #[cold]
 fn wait_and_take(word: &Word, me: Party, deadline: Deadline, bury: &dyn Fn(Party)) -> Option<Taken> {
-    let (mut spins, mut sleepers) = (0, 0);
+    let (mut looks, mut sleepers) = (0, 0);
     loop {
         let value = word.load();
         let Some(holder) = Party::named_in(value) else {
@@ -71,9 +72,9 @@ fn wait_and_take(word: &Word, me: Party, deadline: Deadline, bury: &dyn Fn(Party
             }
             continue;
         };
-        if spins < SPINS {
-            spins += 1;
-            std::hint::spin_loop();
+        if looks < LOOKS {
+            (0..1 << looks).for_each(|_| std::hint::spin_loop());
+            looks += 1;
             continue;
         }
         if deadline.has_passed() {
@@ -83,7 +84,7 @@ fn wait_and_take(word: &Word, me: Party, deadline: Deadline, bury: &dyn Fn(Party
         if value != asleep && word.replace(value, asleep).is_err() {
             continue;
         }
-        sleepers = SLEEPERS;
+        (sleepers, looks) = (SLEEPERS, 0);
         word.sleep(asleep, deadline.earlier(Deadline::after(LOOK)));
         if word.load() == asleep {
             bury(holder);

@@ -4,18 +4,22 @@
 //!
 //! So the death of a party is a fact that can be asked for at any time, from any process, in any pid namespace: nothing is announced, and
 //! nothing can be missed. Who sleeps for another party looks every tenth of a second ([`LOOK`]) whether that one still lives.
+//!
+//! A process is one party to an object, however often it receives it: what comes a second time is what it has already.
 
 use super::passing;
-use super::word::{View, Word};
+use super::vigil::Vigil;
+use super::word::{Long, View, Word};
 use crate::error::{Error, ErrorKind};
-use crate::sys::{fd, record_lock, shared};
+use crate::sys::{fd, record_lock, shared, socket};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 /// Who sleeps until another party does something looks after this time whether that one is still alive.
@@ -27,8 +31,10 @@ const AT_MAGIC: usize = 0;
 const AT_KIND: usize = 8;
 /// The slots from this one on have never been used.
 const AT_USED: usize = 12;
+/// A random number, by which the memory is known again.
+const AT_IDENTITY: usize = 16;
 const AT_SLOTS: usize = 64;
-/// How many parties there can be at a time: processes, and objects that one process has received more than once.
+/// How many parties there can be at a time: processes.
 pub(crate) const SLOTS: u32 = if cfg!(loom) { 4 } else { 4096 };
 const AT_BODY: usize = AT_SLOTS + SLOTS as usize * size_of::<Word>();
 
@@ -93,6 +99,15 @@ pub(crate) struct Kind {
     pub(crate) length_min: usize,
     /// Puts right what a dead party has left behind. It may itself be cut off at any point, and is called again by another then.
     pub(crate) bury: fn(View<'_>, Party),
+    /// What a party that goes in order says before it is buried, too.
+    pub(crate) leave: fn(View<'_>, Party),
+}
+
+/// The memories that this process is a party to, by their identity.
+static ATTACHED: Mutex<BTreeMap<u64, Weak<Attached>>> = Mutex::new(BTreeMap::new());
+
+fn attached() -> MutexGuard<'static, BTreeMap<u64, Weak<Attached>>> {
+    ATTACHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The memory of an object, shared by all that have it in this process.
@@ -105,11 +120,13 @@ pub(crate) struct Region {
 struct Attached {
     kind: &'static Kind,
     mapping: shared::Mapping,
+    identity: u64,
     me: Party,
     /// What others get. It holds no lock.
     file: OwnedFd,
     /// A description that nobody else has: with it ends the lock on our byte.
     life: OwnedFd,
+    vigil: Vigil,
 }
 
 impl Region {
@@ -118,13 +135,43 @@ impl Region {
         let size = AT_BODY.checked_add(length.max(kind.length_min)).ok_or_else(|| too_large(kind, length))?;
         let file = shared::create(c"procession", size as u64).map_err(|error| Error::io("memfd_create", error))?;
         let mapping = map(&file, size)?;
+        let mut identity = [0; 8];
+        socket::random(&mut identity).map_err(|error| Error::io("getrandom", error))?;
+        View::new(&mapping).long(AT_IDENTITY).store(u64::from_ne_bytes(identity));
         View::new(&mapping).long(AT_MAGIC).store(MAGIC);
         View::new(&mapping).word(AT_KIND).store(kind.number);
-        Region::join(kind, mapping, file)
+        let region = Region::join(kind, mapping, file)?;
+        attached().insert(region.attached.identity, Arc::downgrade(&region.attached));
+        Ok(region)
     }
 
-    /// The memory of an object that somebody else has made.
+    /// The memory of an object that somebody else has made, or that this process has already: then it is the same party.
     pub(crate) fn attach(kind: &'static Kind, file: OwnedFd) -> Result<Region, Error> {
+        let mapping = Region::checked(kind, &file)?;
+        let identity = identity(&mapping).load();
+        // Nobody else of this process attaches it meanwhile.
+        let mut all = attached();
+        if let Some(known) = all.get(&identity).and_then(Weak::upgrade) {
+            // If it goes now it wants to be taken off the list.
+            drop(all);
+            if is_same(&known.file, &file)? {
+                return Ok(Region { attached: known });
+            }
+            // A copy of the bytes, which somebody has made.
+            return Region::join(kind, mapping, file);
+        }
+        let region = Region::join(kind, mapping, file)?;
+        all.insert(identity, Arc::downgrade(&region.attached));
+        Ok(region)
+    }
+
+    /// As if another process had it, too.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn attach_as_another(kind: &'static Kind, file: OwnedFd) -> Result<Region, Error> {
+        Region::join(kind, Region::checked(kind, &file)?, file)
+    }
+
+    fn checked(kind: &'static Kind, file: &OwnedFd) -> Result<shared::Mapping, Error> {
         let foreign = |what: String| Error::invalid(format!("this is no {}: {what}", kind.name));
         let seals = shared::seals(file.as_fd()).map_err(|_| foreign("the descriptor is no shared memory".into()))?;
         let size = shared::size(file.as_fd()).map_err(|error| Error::io("fstat", error))?;
@@ -132,7 +179,7 @@ impl Region {
         if !shared::is_fixed(seals) || size < AT_BODY + kind.length_min {
             return Err(foreign(format!("{size} bytes of shared memory, which could change")));
         }
-        let mapping = map(&file, size)?;
+        let mapping = map(file, size)?;
         let view = View::new(&mapping);
         let (magic, number) = (view.long(AT_MAGIC).load(), view.word(AT_KIND).load());
         if magic != MAGIC {
@@ -141,7 +188,7 @@ impl Region {
         if number != kind.number {
             return Err(foreign(format!("it is of kind {number} instead of {}", kind.number)));
         }
-        Region::join(kind, mapping, file)
+        Ok(mapping)
     }
 
     fn join(kind: &'static Kind, mapping: shared::Mapping, file: OwnedFd) -> Result<Region, Error> {
@@ -149,7 +196,9 @@ impl Region {
         let life = fd::reopen(file.as_fd(), options.read(true).write(true), 0)
             .map_err(|error| Error::io("open", error).path("/proc/self/fd"))?;
         let me = take_slot(kind, &mapping, life.as_fd())?;
-        Ok(Region { attached: Arc::new(Attached { kind, mapping, me, file, life }) })
+        let identity = identity(&mapping).load();
+        let attached = Attached { kind, mapping, identity, me, file, life, vigil: Vigil::default() };
+        Ok(Region { attached: Arc::new(attached) })
     }
 
     /// The object's own part of the memory.
@@ -162,6 +211,11 @@ impl Region {
     #[inline]
     pub(crate) fn me(&self) -> Party {
         self.attached.me
+    }
+
+    /// How long to look before going to sleep.
+    pub(crate) fn vigil(&self) -> &Vigil {
+        &self.attached.vigil
     }
 
     /// Looks whether this party has died, and puts things right then. True if it is not there any more.
@@ -219,9 +273,26 @@ impl Region {
 /// We go in order. What we have left behind is put right like what the dead leave.
 impl Drop for Attached {
     fn drop(&mut self) {
-        (self.kind.bury)(View::new(&self.mapping).from(AT_BODY), self.me);
+        let body = View::new(&self.mapping).from(AT_BODY);
+        (self.kind.leave)(body, self.me);
+        (self.kind.bury)(body, self.me);
         slot_word(&self.mapping, self.me.slot()).clear_bits(PRESENT);
+        let mut all = attached();
+        // Somebody may have attached it anew.
+        if all.get(&self.identity).is_some_and(|attached| attached.strong_count() == 0) {
+            all.remove(&self.identity);
+        }
     }
+}
+
+fn identity(mapping: &shared::Mapping) -> &Long {
+    View::new(mapping).long(AT_IDENTITY)
+}
+
+/// Whether both are descriptors of the same memory.
+fn is_same(one: &OwnedFd, two: &OwnedFd) -> Result<bool, Error> {
+    let known = |file: &OwnedFd| shared::file_number(file.as_fd()).map_err(|error| Error::io("fstat", error));
+    Ok(known(one)? == known(two)?)
 }
 
 fn too_large(kind: &Kind, length: usize) -> Error {
@@ -308,6 +379,7 @@ mod tests {
         number: u32::MAX,
         length_min: 8,
         bury: |view, dead| raw_lock::bury(view.word(0), dead),
+        leave: |_, _| (),
     };
 
     fn copy(region: &Region) -> OwnedFd {
@@ -317,7 +389,7 @@ mod tests {
     #[test]
     fn parties_come_and_go() {
         let one = Region::create(&LOCKED, 8).unwrap();
-        let two = Region::attach(&LOCKED, copy(&one)).unwrap();
+        let two = Region::attach_as_another(&LOCKED, copy(&one)).unwrap();
         assert_ne!(one.me(), two.me());
         assert_eq!(one.parties(), 2);
         assert!(!one.bury_if_dead(two.me()));
@@ -327,10 +399,43 @@ mod tests {
         assert!(one.bury_if_dead(left));
         assert_eq!(raw_lock::try_take(one.body().word(0), one.me()), Some(raw_lock::Taken::FromDead));
         // The number comes back, and is somebody else.
-        let three = Region::attach(&LOCKED, copy(&one)).unwrap();
+        let three = Region::attach_as_another(&LOCKED, copy(&one)).unwrap();
         assert_eq!(three.me().slot(), left.slot());
         assert_ne!(three.me(), left);
         assert!(one.bury_if_dead(left) && !one.bury_if_dead(three.me()));
+    }
+
+    /// Made here or received, together or one after the other, by many threads: it is one party, and the memory is given back.
+    #[test]
+    fn a_process_is_one_party() {
+        let one = Region::create(&LOCKED, 8).unwrap();
+        let two = Region::attach(&LOCKED, copy(&one)).unwrap();
+        assert_eq!((one.me(), one.parties()), (two.me(), 1));
+        let file = copy(&one);
+        let identity = one.attached.identity;
+        drop(one);
+        assert_eq!(two.parties(), 1);
+        drop(two);
+        assert!(!attached().contains_key(&identity));
+        let again = Region::attach(&LOCKED, file.try_clone().unwrap()).unwrap();
+        let other = Region::attach(&LOCKED, file.try_clone().unwrap()).unwrap();
+        assert_eq!((again.me(), again.parties()), (other.me(), 1));
+        drop((again, other));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope
+                    .spawn(|| (0..500).for_each(|_| drop(Region::attach(&LOCKED, file.try_clone().unwrap()).unwrap())));
+            }
+        });
+        assert!(!attached().contains_key(&identity));
+        // The same bytes elsewhere are another memory.
+        let one = Region::attach(&LOCKED, file).unwrap();
+        let copied = Region::create(&LOCKED, 8).unwrap();
+        View::new(&copied.attached.mapping).long(AT_IDENTITY).store(one.attached.identity);
+        let other = Region::attach(&LOCKED, copy(&copied)).unwrap();
+        assert_eq!((one.parties(), copied.parties()), (1, 2));
+        drop(other);
+        assert!(attached().contains_key(&identity));
     }
 
     #[test]
@@ -351,7 +456,7 @@ mod tests {
     fn parties_are_counted() {
         let one = Region::create(&LOCKED, 8).unwrap();
         View::new(&one.attached.mapping).word(AT_USED).store(SLOTS);
-        let others: Vec<_> = (1..8).map(|_| Region::attach(&LOCKED, copy(&one)).unwrap()).collect();
+        let others: Vec<_> = (1..8).map(|_| Region::attach_as_another(&LOCKED, copy(&one)).unwrap()).collect();
         assert_eq!(one.parties(), 8);
         drop(others);
         assert_eq!(one.parties(), 1);

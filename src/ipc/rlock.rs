@@ -48,8 +48,13 @@ const LOCK: usize = 0;
 const THREAD: usize = 8;
 const COUNT: usize = 16;
 
-static KIND: Kind =
-    Kind { name: "RLock", number: u32::from_le_bytes(*b"rlck"), length_min: COUNT + size_of::<Long>(), bury };
+static KIND: Kind = Kind {
+    name: "RLock",
+    number: u32::from_le_bytes(*b"rlck"),
+    length_min: COUNT + size_of::<Long>(),
+    bury,
+    leave: |_, _| (),
+};
 
 fn bury(body: View<'_>, dead: Party) {
     if raw_lock::holder(body.word(LOCK)) == Some(dead) {
@@ -195,10 +200,27 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
+    /// Another party to the same lock, as another process would be.
+    fn party(lock: &RLock) -> RLock {
+        RLock { region: Region::attach_as_another(&KIND, lock.as_fd().try_clone_to_owned().unwrap()).unwrap() }
+    }
+
+    #[test]
+    fn a_lock_that_comes_a_second_time_is_the_same() {
+        let lock = RLock::new().unwrap();
+        let same = RLock::from_fd(lock.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let held = lock.lock().unwrap();
+        drop(same.lock_timeout(Duration::ZERO).unwrap());
+        drop(same);
+        assert!(lock.is_locked());
+        drop(held);
+        assert!(!lock.is_locked());
+    }
+
     #[test]
     fn another_thread_and_another_party_wait() {
         let lock = RLock::new().unwrap();
-        let other = RLock::from_fd(lock.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let other = party(&lock);
         let guards = [lock.lock().unwrap(), lock.try_lock().unwrap(), lock.lock_timeout(Duration::ZERO).unwrap()];
         let blocked = |lock: &RLock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
         assert!(blocked(&other));
@@ -214,7 +236,7 @@ mod tests {
     #[test]
     fn the_next_holder_is_told_and_counts_from_one() {
         let lock = RLock::new().unwrap();
-        let other = RLock::from_fd(lock.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let other = party(&lock);
         std::mem::forget([other.lock().unwrap(), other.lock().unwrap()]);
         drop(other);
         let told = lock.lock().unwrap_err().into_inner();

@@ -97,6 +97,7 @@ pub(super) static KIND: Kind = Kind {
     number: u32::from_le_bytes(*b"sema"),
     length_min: LENGTH,
     bury: |body, dead| raw_lock::bury(body.word(LOCK), dead),
+    leave: |_, _| (),
 };
 
 memory_and_bell!(Semaphore, KIND);
@@ -136,7 +137,8 @@ impl Semaphore {
         Ok(Semaphore { region, bell: Bell::create()? })
     }
 
-    /// Waits until there is a permit, and takes it.
+    /// Waits until there is a permit, and takes it: it is given back when what this returns is dropped, or when this process dies. To give it back
+    /// elsewhere, [`forget`](Permit::forget) it here and [`release`](Self::release) one there.
     #[inline]
     pub fn acquire(&self) -> Permit<'_> {
         loop {
@@ -217,7 +219,24 @@ pub struct Permit<'a> {
 }
 
 impl Permit<'_> {
-    /// Keeps it for good: it does not come back, not even when this process dies.
+    /// Keeps it for good: it does not come back by itself, not even when this process dies. Somebody, anywhere, makes another one with
+    /// [`release`](Semaphore::release).
+    ///
+    /// So one process can take what another one gives back, as with a `sem_t` or in Python: then nobody owns a permit, and no death brings one
+    /// back.
+    ///
+    /// ```
+    /// use procession::ipc::{Process, Semaphore};
+    ///
+    /// let places = Semaphore::new(1)?;
+    /// places.acquire().forget();
+    /// assert_eq!(places.value(), 0);
+    /// // Its end alone would bring nothing back.
+    /// Process::start(|places: Semaphore| places.release(1), places.clone())?.join()??;
+    /// assert_eq!(places.value(), 1);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    #[doc(alias = "sem_wait")]
     pub fn forget(self) {
         self.semaphore.words().forget();
         std::mem::forget(self);

@@ -62,6 +62,7 @@ static KIND: Kind = Kind {
     number: u32::from_le_bytes(*b"valu"),
     length_min: SMALL + size_of::<Long>(),
     bury: |body, dead| raw_lock::bury(body.word(LOCK), dead),
+    leave: |_, _| (),
 };
 
 /// Whether the value is in one word.

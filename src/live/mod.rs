@@ -6,8 +6,7 @@ mod reading;
 mod show;
 
 pub use reading::{Chunks, Lines};
-use show::Begun;
-pub(crate) use show::{ShowChunks, ShowLines, ShowText};
+pub(crate) use show::{Begun, ShowChunks, ShowLines, ShowText};
 
 use crate::child::Child;
 use crate::command::Command;
@@ -290,6 +289,13 @@ impl Child {
     }
 
     fn run_shown(&mut self, watch: &mut dyn Watch) -> Result<Output, Error> {
+        let flow = self.show_what_was_read(watch);
+        let machine = self.begin(crate::command::Input::empty(), Purpose::Show)?;
+        self.talk_with(machine, Deadline::NEVER, false, &mut Begun { watch, flow })
+    }
+
+    /// Shows what was read before; whether that is enough.
+    pub(crate) fn show_what_was_read(&mut self, watch: &mut dyn Watch) -> ControlFlow<()> {
         let mut flow = ControlFlow::Continue(());
         if let Some(machine) = &mut self.machine {
             for stream in STREAMS {
@@ -303,7 +309,6 @@ impl Child {
                 }
             }
         }
-        let machine = self.begin(crate::command::Input::empty(), Purpose::Show)?;
-        self.talk_with(machine, Deadline::NEVER, false, &mut Begun { watch, flow })
+        flow
     }
 }

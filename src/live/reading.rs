@@ -2,7 +2,7 @@
 
 use super::{Line, OwnedLine};
 use crate::child::Child;
-use crate::communicate::{Ending, Party, Purpose, Talk};
+use crate::communicate::{Ending, Party, Purpose, Talk, Waiter, block, pump, waiter};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::machine::Machine;
@@ -35,12 +35,12 @@ impl Child {
     /// ```
     pub fn lines(&mut self) -> Lines<'_> {
         let (text, line_max) = (self.settings.text, self.settings.line_max);
-        Lines::new(self, text, line_max)
+        Lines::new(self, text, line_max, waiter())
     }
 
     /// The output of both streams as it is read: [`next_chunk`](Chunks::next_chunk) copies nothing. See [`lines`](Self::lines).
     pub fn chunks(&mut self) -> Chunks<'_> {
-        Chunks::new(self)
+        Chunks::new(self, waiter())
     }
 
     /// Gives input to the child that is written while its output is read, by whatever reads it next: [`lines`](Self::lines),
@@ -71,12 +71,13 @@ struct Reading<'a> {
     /// Which streams of which stages are handed out.
     sources: Vec<(usize, Stream)>,
     timeout: Option<Duration>,
+    waiter: Waiter,
 }
 
 impl<'a> Reading<'a> {
-    fn new(party: &'a mut dyn Party) -> Reading<'a> {
+    fn new(party: &'a mut dyn Party, waiter: Waiter) -> Reading<'a> {
         let sources = party.sources();
-        Reading { party, sources, timeout: None }
+        Reading { party, sources, timeout: None, waiter }
     }
 
     fn unread(&self, source: usize) -> &[u8] {
@@ -112,7 +113,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads until one of the sources has more than so much unread or comes to its end, or all have ended. False if all have ended.
-    fn read_more(&mut self, known: &[usize], deadline: Deadline) -> Result<bool, Error> {
+    async fn read_more(&mut self, known: &[usize], deadline: Deadline) -> Result<bool, Error> {
         let all_ended = |reading: &Reading<'_>| (0..reading.sources.len()).all(|source| reading.has_ended(source));
         self.party.hand_out(&self.sources);
         if self.unread_of_all().iter().zip(known).any(|(unread, known)| unread > known) {
@@ -135,7 +136,7 @@ impl<'a> Reading<'a> {
             };
             sources.iter().zip(known).zip(&had_ended).any(is_more) || !sources.iter().any(is_open)
         };
-        match self.party.pump(deadline, &mut enough)? {
+        match pump(&mut *self.party, deadline, &mut enough, &mut self.waiter).await? {
             Ending::TimedOut => {
                 let timeout = self.timeout.unwrap_or_default();
                 let output = self.party.record_so_far();
@@ -172,8 +173,8 @@ pub struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(crate) fn new(party: &'a mut dyn Party, text: Text, line_max: usize) -> Lines<'a> {
-        let reading = Reading::new(party);
+    pub(crate) fn new(party: &'a mut dyn Party, text: Text, line_max: usize, waiter: Waiter) -> Lines<'a> {
+        let reading = Reading::new(party, waiter);
         let finders = reading.sources.iter().map(|_| text.line_finder(line_max)).collect();
         let (stage, stream, memory) = (0, Stream::Stdout, Vec::new());
         Lines { reading, text, line_max, finders, place: 0, stage, stream, ended: false, memory, start: 0 }
@@ -219,13 +220,28 @@ impl<'a> Lines<'a> {
     pub fn next_line(&mut self) -> Result<Option<Line<'_>>, Error> {
         let cut = match self.find() {
             Some(cut) => cut,
-            None => match self.find_in_more()? {
+            None => match block(self.find_in_more())? {
                 Some(cut) => cut,
                 None => return Ok(None),
             },
         };
-        let Some(bytes) = self.memory.get(self.start + cut.start..self.start + cut.end) else { return Ok(None) };
-        Ok(Some(Line { stage: self.stage, stream: self.stream, bytes, end: cut.how, text: self.text }))
+        Ok(self.line(&cut))
+    }
+
+    /// As [`next_line`](Self::next_line), to be awaited.
+    #[cfg(feature = "future")]
+    pub(crate) async fn awaited_line(&mut self) -> Result<Option<Line<'_>>, Error> {
+        let cut = match self.find() {
+            Some(cut) => Some(cut),
+            None => self.find_in_more().await?,
+        };
+        Ok(cut.and_then(|cut| self.line(&cut)))
+    }
+
+    #[inline]
+    fn line(&self, cut: &Cut) -> Option<Line<'_>> {
+        let bytes = self.memory.get(self.start + cut.start..self.start + cut.end)?;
+        Some(Line { stage: self.stage, stream: self.stream, bytes, end: cut.how, text: self.text })
     }
 
     /// The next line of the source that is being looked through.
@@ -236,7 +252,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The next line of any source, which is read until there is one. `None` when all streams have ended.
-    fn find_in_more(&mut self) -> Result<Option<Cut>, Error> {
+    async fn find_in_more(&mut self) -> Result<Option<Cut>, Error> {
         if self.text.is_cut_as_text() {
             return Err(Error::invalid("lines of this encoding cannot be lent: use `for_each_line`"));
         }
@@ -251,7 +267,7 @@ impl<'a> Lines<'a> {
             }
             let deadline = *deadline.get_or_insert_with(|| self.reading.deadline());
             let known = self.reading.unread_of_all();
-            if !self.reading.read_more(&known, deadline)? {
+            if !self.reading.read_more(&known, deadline).await? {
                 return Ok(None);
             }
         }
@@ -325,8 +341,8 @@ pub struct Chunks<'a> {
 }
 
 impl<'a> Chunks<'a> {
-    pub(crate) fn new(party: &'a mut dyn Party) -> Chunks<'a> {
-        Chunks { reading: Reading::new(party), lent: (0, 0) }
+    pub(crate) fn new(party: &'a mut dyn Party, waiter: Waiter) -> Chunks<'a> {
+        Chunks { reading: Reading::new(party, waiter), lent: (0, 0) }
     }
 
     /// The output of one stream alone; see [`Lines::only`].
@@ -347,6 +363,11 @@ impl<'a> Chunks<'a> {
     /// # Errors
     /// As [`Lines::next_line`].
     pub fn next_chunk(&mut self) -> Result<Option<(Stream, &[u8])>, Error> {
+        block(self.awaited_chunk())
+    }
+
+    /// As [`next_chunk`](Self::next_chunk), to be awaited.
+    pub(crate) async fn awaited_chunk(&mut self) -> Result<Option<(Stream, &[u8])>, Error> {
         self.take_lent();
         let known = vec![0; self.reading.sources.len()];
         let deadline = self.reading.deadline();
@@ -357,7 +378,7 @@ impl<'a> Chunks<'a> {
                 let stream = self.reading.sources.get(source).map_or(Stream::Stdout, |(_, stream)| *stream);
                 return Ok(Some((stream, self.reading.unread(source))));
             }
-            if !self.reading.read_more(&known, deadline)? {
+            if !self.reading.read_more(&known, deadline).await? {
                 return Ok(None);
             }
         }

@@ -8,12 +8,12 @@ use crate::text::{DecodeError, Decoder, LineCutter, Text};
 use std::ops::ControlFlow;
 
 /// Whoever looks on has seen what was read before, and may have seen enough.
-pub(super) struct Begun<'a> {
-    pub(super) watch: &'a mut dyn Watch,
-    pub(super) flow: ControlFlow<()>,
+pub(crate) struct Begun<'a, W: ?Sized> {
+    pub(crate) watch: &'a mut W,
+    pub(crate) flow: ControlFlow<()>,
 }
 
-impl Watch for Begun<'_> {
+impl<W: Watch + ?Sized> Watch for Begun<'_, W> {
     fn see(&mut self, place: usize, stream: Stream, bytes: &[u8]) -> ControlFlow<()> {
         self.watch.see(place, stream, bytes)
     }

@@ -4,7 +4,8 @@ use super::record;
 use super::relay::{Relays, relay};
 use crate::child::Child;
 use crate::command::Input;
-use crate::communicate::{Ending, Enough, Party, Purpose, Talk, Until, Watch, drive};
+use crate::communicate::{Driver, Ending, Enough, Party, Purpose, Talk, Until, Watch, block, drive, waiter};
+use crate::course::Closing;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::explain::Explanation;
@@ -18,7 +19,9 @@ use crate::status::ExitStatus;
 use crate::stop::Stop;
 use crate::terminal::Terminal;
 use crate::text::Text;
+use std::future::poll_fn;
 use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// A pipeline that was started.
@@ -33,7 +36,7 @@ pub struct PipelineChild {
     pub(super) children: Vec<Child>,
     /// The children whose output comes to us and is given to the next one, because there are filters between them or targets.
     pub(super) relays: Vec<usize>,
-    pub(super) line: String,
+    pub(crate) line: String,
     pub(super) pipefail: bool,
 }
 
@@ -71,7 +74,7 @@ impl PipelineChild {
     /// If the system refuses to wait.
     pub fn wait(&mut self) -> Result<ExitStatus, Error> {
         self.stdin = None;
-        if !self.relays.is_empty() || self.children.last().is_some_and(|last| last.sieve.is_some()) {
+        if self.passes_through_us() {
             return Ok(self.talk(Input::empty(), Purpose::Show, Deadline::NEVER, false, &mut ())?.status());
         }
         let ends = self.children.iter_mut().map(|child| {
@@ -82,11 +85,20 @@ impl PipelineChild {
         Ok(record::whole(&ends, self.pipefail).0)
     }
 
+    /// Whether something would stand still if nobody talked to the stages.
+    pub(crate) fn passes_through_us(&self) -> bool {
+        !self.relays.is_empty() || self.children.last().is_some_and(|last| last.sieve.is_some())
+    }
+
     /// The lines of the last stage's standard output and of every stage's standard error, as they come; see [`Child::lines`].
     pub fn lines(&mut self) -> Lines<'_> {
-        let last = self.children.last().map(|last| (last.settings.text, last.settings.line_max));
-        let (text, line_max) = last.unwrap_or_default();
-        Lines::new(self, text, line_max)
+        let (text, line_max) = self.shown_as();
+        Lines::new(self, text, line_max, waiter())
+    }
+
+    /// How lines are found, and how long they may be.
+    pub(crate) fn shown_as(&self) -> (Text, usize) {
+        self.children.last().map(|last| (last.settings.text, last.settings.line_max)).unwrap_or_default()
     }
 
     pub(crate) fn text(&self) -> Text {
@@ -95,7 +107,7 @@ impl PipelineChild {
 
     /// The output as it is read; see [`Child::chunks`].
     pub fn chunks(&mut self) -> Chunks<'_> {
-        Chunks::new(self)
+        Chunks::new(self, waiter())
     }
 
     /// Gives input to the first stage that is written while the output is read; see [`Child::feed`].
@@ -174,6 +186,20 @@ impl PipelineChild {
         stopped
     }
 
+    /// The stages, with the ends of the whole, until the loan is dropped.
+    #[cfg(feature = "future")]
+    pub(crate) fn lend(&mut self) -> Lent<'_> {
+        self.lend_ends();
+        Lent(self)
+    }
+
+    /// The stages, with the ends of the whole.
+    #[cfg(feature = "future")]
+    pub(crate) fn into_stages(mut self) -> Vec<Child> {
+        self.lend_ends();
+        self.children
+    }
+
     /// The ends of the whole are those of the outer stages: they have them while something is done with all stages.
     fn lend_ends(&mut self) {
         if let Some(first) = self.children.first_mut() {
@@ -199,26 +225,72 @@ impl PipelineChild {
         stops: bool,
         watch: &mut dyn Watch,
     ) -> Result<Output, Error> {
-        self.lend_ends();
-        let talked = self.talk_with_ends(input, purpose, deadline, stops, watch);
-        self.take_ends();
-        talked
+        self.start_talk(input, purpose)?;
+        self.go_on(deadline, stops, watch)
     }
 
-    fn talk_with_ends(
+    /// Goes on with a conversation that was begun.
+    pub(super) fn go_on(&mut self, deadline: Deadline, stops: bool, watch: &mut dyn Watch) -> Result<Output, Error> {
+        let mut waiter = waiter();
+        block(poll_fn(|task| self.poll_talk(task, deadline, stops, watch, &mut *waiter)))
+    }
+
+    /// Begins the conversation, or takes it up.
+    pub(crate) fn start_talk(&mut self, input: Input, purpose: Purpose) -> Result<(), Error> {
+        self.lend_ends();
+        let machines = self.begin(input, purpose).map(|machines| self.keep(machines));
+        self.take_ends();
+        machines
+    }
+
+    /// Goes on with the conversation to its end, by any driver. While it is pending it stays with the children.
+    pub(crate) fn poll_talk(
         &mut self,
-        input: Input,
-        purpose: Purpose,
+        task: &mut Context<'_>,
         deadline: Deadline,
         stops: bool,
         watch: &mut dyn Watch,
-    ) -> Result<Output, Error> {
-        let mut machines = self.begin(input, purpose)?;
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Output, Error>> {
+        let Driven { machines, ends, ending } = ready!(self.drive(task, deadline, stops, watch, driver));
+        let settled = self.settle(machines, ends, ending, stops);
+        self.take_ends();
+        Poll::Ready(settled)
+    }
+
+    /// Drives the conversations of all stages. Where it is not pending the stages still have the ends of the whole.
+    fn drive(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        stops: bool,
+        watch: &mut dyn Watch,
+        driver: &mut dyn Driver,
+    ) -> Poll<Driven> {
+        self.lend_ends();
+        let machines = self.children.iter_mut().filter_map(|child| child.machine.take().map(|machine| *machine));
+        let mut machines: Vec<Machine> = machines.collect();
         let watch = &mut Relays { relays: &self.relays, watch };
         let mut talks: Vec<Talk<'_>> =
             self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
-        let ending = drive(&mut talks, deadline, stops, watch);
-        let ends: Vec<_> = talks.into_iter().map(Talk::into_closing).collect();
+        let Poll::Ready(ending) = drive(task, &mut talks, deadline, stops, watch, driver) else {
+            talks.into_iter().for_each(Talk::leave);
+            self.keep(machines);
+            self.take_ends();
+            return Poll::Pending;
+        };
+        let ends = talks.into_iter().map(Talk::into_closing).collect();
+        Poll::Ready(Driven { machines, ends, ending })
+    }
+
+    /// What the end of a conversation, or of its time, means.
+    fn settle(
+        &mut self,
+        machines: Vec<Machine>,
+        ends: Vec<Closing>,
+        ending: Result<Ending, Error>,
+        stops: bool,
+    ) -> Result<Output, Error> {
         match ending {
             Ok(Ending::Over) => {
                 let overflowed: Vec<_> = machines.iter().map(Machine::overflowed).collect();
@@ -323,6 +395,31 @@ impl PipelineChild {
     }
 }
 
+/// Stages that have the ends of the whole.
+#[cfg(feature = "future")]
+pub(crate) struct Lent<'a>(&'a mut PipelineChild);
+
+#[cfg(feature = "future")]
+impl Lent<'_> {
+    pub(crate) fn stages(&mut self) -> &mut [Child] {
+        &mut self.0.children
+    }
+}
+
+#[cfg(feature = "future")]
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.0.take_ends();
+    }
+}
+
+/// What has come of driving the conversations of all stages.
+struct Driven {
+    machines: Vec<Machine>,
+    ends: Vec<Closing>,
+    ending: Result<Ending, Error>,
+}
+
 impl Party for PipelineChild {
     fn sources(&self) -> Vec<(usize, Stream)> {
         let last = self.children.len().saturating_sub(1);
@@ -352,15 +449,15 @@ impl Party for PipelineChild {
         self.take_ends();
     }
 
-    fn pump(&mut self, deadline: Deadline, enough: &mut Enough<'_>) -> Result<Ending, Error> {
-        self.lend_ends();
-        let machines = self.children.iter_mut().filter_map(|child| child.machine.take().map(|machine| *machine));
-        let mut machines: Vec<Machine> = machines.collect();
-        let mut talks: Vec<Talk<'_>> =
-            self.children.iter_mut().zip(&mut machines).map(|(child, machine)| Talk::new(child, machine)).collect();
-        let watch = &mut Relays { relays: &self.relays, watch: &mut Until(enough) };
-        let ending = drive(&mut talks, deadline, false, watch);
-        let mut ends: Vec<_> = talks.into_iter().map(Talk::into_closing).collect();
+    fn pump(
+        &mut self,
+        task: &mut Context<'_>,
+        deadline: Deadline,
+        enough: &mut Enough<'_>,
+        driver: &mut dyn Driver,
+    ) -> Poll<Result<Ending, Error>> {
+        let driven = ready!(self.drive(task, deadline, false, &mut Until(enough), driver));
+        let Driven { machines, mut ends, ending } = driven;
         self.take_ends();
         let failure = ends.iter_mut().find_map(|closing| closing.failure.take());
         let overflowed: Vec<_> = machines.iter().map(Machine::overflowed).collect();
@@ -379,7 +476,7 @@ impl Party for PipelineChild {
             (Err(error), _) => Err(error.with_output(self.snapshot(&machines, Cause::Running))),
         };
         self.keep(machines);
-        result
+        Poll::Ready(result)
     }
 
     fn add_input(&mut self, input: Input) -> Result<(), Error> {

@@ -19,6 +19,7 @@ use crate::output::{Output, Stream};
 use crate::pipe::pipe_sized;
 use crate::status::ExitStatus;
 use crate::stop::Stop;
+use crate::text::Text;
 use std::fmt;
 use std::ops::{BitOr, ControlFlow};
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub struct Pipeline {
     /// Functions, each with the place of the command whose output it gets.
     filters: Vec<(usize, Filter)>,
     pipefail: bool,
-    timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     stop: Option<Stop>,
     echo: bool,
 }
@@ -311,9 +312,7 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn try_for_each_line(&self, show: impl FnMut(Line<'_>) -> ControlFlow<()>) -> Result<Output, Error> {
-        let last = self.stages.last();
-        let (text, line_max) =
-            last.map_or((Default::default(), 1), |last| (last.settings.text, last.settings.line_max));
+        let (text, line_max) = self.shown_as();
         let mut watch = ShowLines::new(text, line_max, show);
         let result = self.run_shown(&mut watch);
         watch.result(result)
@@ -333,8 +332,7 @@ impl Pipeline {
     /// # Errors
     /// As there.
     pub fn for_each_text(&self, show: impl FnMut(Stream, &str)) -> Result<Output, Error> {
-        let mut watch =
-            ShowText::new(self.stages.last().map_or_else(Default::default, |last| last.settings.text), show);
+        let mut watch = ShowText::new(self.shown_as().0, show);
         let result = self.run_shown(&mut watch);
         watch.result(result)
     }
@@ -349,15 +347,32 @@ impl Pipeline {
 
     fn run_with(&self, streams: Streams, purpose: Purpose, watch: &mut dyn Watch) -> Result<Output, Error> {
         let deadline = Deadline::from(self.timeout);
+        let mut children = self.start_run(streams, purpose)?;
+        children.go_on(deadline, true, watch).map_err(|error| self.say_timeout(error))
+    }
+
+    /// Starts a run that is not to outlive its verb; its conversation stands ready.
+    pub(crate) fn start_run(&self, streams: Streams, purpose: Purpose) -> Result<PipelineChild, Error> {
         let mut children = self.spawn_with(Some(streams), KillOnDrop::Always)?;
         let input = match self.stages.first() {
             Some(first) => first.fed_input(first.input_stream(None)?.as_ref()),
             None => Input::empty(),
         };
-        children.talk(input, purpose, deadline, true, watch).map_err(|error| match (error.is_timeout(), self.timeout) {
+        children.start_talk(input, purpose)?;
+        Ok(children)
+    }
+
+    /// An error that knows which time was exceeded.
+    pub(crate) fn say_timeout(&self, error: Error) -> Error {
+        match (error.is_timeout(), self.timeout) {
             (true, Some(timeout)) => error.detail(format!("timed out after {timeout:?}")),
             _ => error,
-        })
+        }
+    }
+
+    /// How lines are found, and how long they may be.
+    pub(crate) fn shown_as(&self) -> (Text, usize) {
+        self.stages.last().map_or((Text::default(), 1), |last| (last.settings.text, last.settings.line_max))
     }
 
     fn filters_behind(&self, place: usize) -> impl Iterator<Item = &Filter> {
@@ -442,7 +457,7 @@ impl Pipeline {
 
 /// Which streams a verb wants at the outer ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Streams {
+pub(crate) enum Streams {
     /// Those of this program.
     Shared,
     Collected,

@@ -9,7 +9,10 @@ use crate::error::{Error, ErrorKind};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::task::Waker;
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// Called with the record of a task when it is over.
 pub(super) type Callback = Box<dyn FnOnce(&Done) + Send>;
@@ -86,44 +89,53 @@ impl Drop for Delivery {
 
 /// What is said when nothing is known.
 fn lost() -> Done {
-    let now = Instant::now();
-    Done {
-        id: TaskId(0),
-        index: 0,
-        name: None,
-        group: None,
-        outcome: Outcome::EngineFailed { retryable: false },
-        unstarted: None,
-        result: Err(Error::new(ErrorKind::Engine).detail("the pool has lost the task")),
-        attempts: 0,
-        slot: 0,
-        place: "".into(),
-        submitted: now,
-        started: None,
-        ended: now,
-        skipped: false,
-    }
+    let error = Error::new(ErrorKind::Engine).detail("the pool has lost the task");
+    Done::unbegun(TaskId(0), Outcome::EngineFailed { retryable: false }, error)
 }
 
 /// What somebody hangs up who waits for one of several things, each with a place.
 #[derive(Debug, Default)]
-pub(super) struct Bell {
-    /// The places that have rung and were not heard.
-    rung: Mutex<VecDeque<usize>>,
+pub(crate) struct Bell {
+    rung: Mutex<Rung>,
     condition: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Rung {
+    /// The places that have rung and were not heard.
+    places: VecDeque<usize>,
+    /// The task that waits for the next.
+    waker: Option<Waker>,
 }
 
 impl Bell {
     fn ring(&self, place: usize) {
-        lock(&self.rung).push_back(place);
+        let mut rung = lock(&self.rung);
+        rung.places.push_back(place);
+        let waker = rung.waker.take();
+        drop(rung);
         self.condition.notify_all();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// A place that has rung and was not heard; the task is woken when there is one.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_wait(&self, task: &mut Context<'_>) -> Poll<usize> {
+        let mut rung = lock(&self.rung);
+        match rung.places.pop_front() {
+            Some(place) => Poll::Ready(place),
+            None => {
+                rung.waker = Some(task.waker().clone());
+                Poll::Pending
+            }
+        }
     }
 
     /// Waits until there is a place that has rung and was not heard. `None` if the deadline came first.
     fn wait(&self, deadline: Deadline) -> Option<usize> {
         let mut rung = lock(&self.rung);
         loop {
-            if let Some(place) = rung.pop_front() {
+            if let Some(place) = rung.places.pop_front() {
                 return Some(place);
             }
             rung = pause(&self.condition, rung, deadline)?;
@@ -168,9 +180,9 @@ impl Slot {
 }
 
 /// One bell for all of them, which rings with their places.
-fn hang_all(pending: &[Pending]) -> Arc<Bell> {
+pub(crate) fn hang_all<'a>(pending: impl IntoIterator<Item = &'a Pending>) -> Arc<Bell> {
     let bell = Arc::new(Bell::default());
-    for (place, one) in pending.iter().enumerate() {
+    for (place, one) in pending.into_iter().enumerate() {
         one.slot.hang(&bell, place);
     }
     bell
@@ -187,6 +199,8 @@ struct Arrived {
     done: VecDeque<Done>,
     /// With so many there the one who waits is woken; nobody waits at 0.
     wanted: usize,
+    /// The task that waits.
+    waker: Option<Waker>,
 }
 
 impl Batch {
@@ -199,14 +213,28 @@ impl Batch {
         state.done.push_back(done);
         if state.wanted > 0 && state.done.len() >= state.wanted {
             state.wanted = 0;
+            let waker = state.waker.take();
             drop(state);
             self.condition.notify_all();
+            waker.into_iter().for_each(Waker::wake);
         }
     }
 
     /// Whether a record is there.
     pub(super) fn has_some(&self) -> bool {
         !lock(&self.state).done.is_empty()
+    }
+
+    /// As [`take`](Self::take), for a task, which is woken.
+    #[cfg(feature = "future")]
+    pub(super) fn poll_take(&self, task: &mut Context<'_>, wanted: usize) -> Poll<VecDeque<Done>> {
+        let mut state = lock(&self.state);
+        if state.done.len() < wanted {
+            (state.wanted, state.waker) = (wanted, Some(task.waker().clone()));
+            return Poll::Pending;
+        }
+        (state.wanted, state.waker) = (0, None);
+        Poll::Ready(std::mem::take(&mut state.done))
     }
 
     /// Waits until so many records are there, and takes all. None if the deadline came first.
@@ -336,6 +364,17 @@ pub enum ReturnWhen {
     All,
 }
 
+impl ReturnWhen {
+    /// Whether to wait no longer, when so many are over.
+    pub(crate) fn is_enough(self, over: usize, has_failed: bool) -> bool {
+        match self {
+            ReturnWhen::First => over > 0,
+            ReturnWhen::FirstFailure => has_failed,
+            ReturnWhen::All => false,
+        }
+    }
+}
+
 /// Waits for several tasks, which may be of several pools. Returns those that are over and those that are not, by their places.
 ///
 /// ```
@@ -353,12 +392,7 @@ pub fn wait(pending: &[Pending], when: ReturnWhen, deadline: impl Into<Deadline>
     let bell = hang_all(pending);
     let (mut over, mut has_failed) = (0, false);
     loop {
-        let is_enough = match when {
-            ReturnWhen::First => over > 0,
-            ReturnWhen::FirstFailure => has_failed,
-            ReturnWhen::All => false,
-        };
-        if is_enough || over == pending.len() {
+        if when.is_enough(over, has_failed) || over == pending.len() {
             break;
         }
         let Some(place) = bell.wait(deadline) else { break };

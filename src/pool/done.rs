@@ -155,6 +155,22 @@ impl Done {
         let started = ended.checked_sub(elapsed).unwrap_or(ended);
         let was_started = outcome != Outcome::NotStarted;
         Done {
+            attempts: u32::from(was_started),
+            place: "local".into(),
+            submitted: started,
+            started: was_started.then_some(started),
+            ended,
+            ..Done::without_place(id, outcome, result, ended)
+        }
+    }
+
+    /// The record of a task that came to no place and was not begun, because of this error.
+    pub(super) fn unbegun(id: TaskId, outcome: Outcome, error: Error) -> Done {
+        Done::without_place(id, outcome, Err(error), Instant::now())
+    }
+
+    fn without_place(id: TaskId, outcome: Outcome, result: Result<Output, Error>, now: Instant) -> Done {
+        Done {
             id,
             index: 0,
             name: None,
@@ -162,12 +178,12 @@ impl Done {
             outcome,
             unstarted: None,
             result,
-            attempts: u32::from(was_started),
+            attempts: 0,
             slot: 0,
-            place: "local".into(),
-            submitted: started,
-            started: was_started.then_some(started),
-            ended,
+            place: "".into(),
+            submitted: now,
+            started: None,
+            ended: now,
             skipped: false,
         }
     }

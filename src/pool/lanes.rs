@@ -19,6 +19,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::Waker as TaskWaker;
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -27,6 +30,8 @@ pub(super) struct Shared {
     core: Mutex<Core>,
     /// Something has been told, perhaps the last word of all.
     quiet: Condvar,
+    /// Tasks that wait for the end of all: they are woken with those who wait for that.
+    joiners: Mutex<Vec<TaskWaker>>,
     engines: Engines,
     wakers: Mutex<Vec<Waker>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -72,6 +77,7 @@ impl Shared {
         Shared {
             core: Mutex::new(core),
             quiet: Condvar::new(),
+            joiners: Mutex::default(),
             engines,
             wakers: Mutex::default(),
             threads: Mutex::default(),
@@ -221,8 +227,10 @@ impl Shared {
             core.rounds_told += 1;
             std::mem::swap(&mut effects, &mut core.outbox);
             core.is_telling = !effects.is_empty();
-            if core.is_observed || core.unresolved() == 0 {
-                self.quiet.notify_all();
+            let is_quiet = core.is_observed || core.unresolved() == 0;
+            drop(core);
+            if is_quiet {
+                self.say_quiet();
             }
             if effects.is_empty() {
                 return;
@@ -250,7 +258,22 @@ impl Shared {
         }
     }
 
+    /// Those who wait for others to be done look again.
+    fn say_quiet(&self) {
+        self.quiet.notify_all();
+        let joiners = std::mem::take(&mut *lock(&self.joiners));
+        joiners.into_iter().for_each(TaskWaker::wake);
+    }
+
     // ---- the end ----
+
+    /// As [`join`](Self::join), for a task, which is woken.
+    #[cfg(feature = "future")]
+    pub(super) fn poll_join(&self, task: &mut Context<'_>) -> Poll<()> {
+        // First the wish: what is said in between is heard.
+        lock(&self.joiners).push(task.waker().clone());
+        if self.join(Deadline::now()) { Poll::Ready(()) } else { Poll::Pending }
+    }
 
     /// Waits until every task has had its last word, and all threads have ended. False if the deadline came first, or if this is
     /// called by what the pool tells: then it ends by itself.
@@ -345,7 +368,7 @@ impl Drop for Telling<'_> {
         if std::thread::panicking() {
             // A bug; what comes next is told all the same.
             self.0.core().is_telling = false;
-            self.0.quiet.notify_all();
+            self.0.say_quiet();
         }
     }
 }

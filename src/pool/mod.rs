@@ -41,8 +41,11 @@ mod template;
 mod timeline;
 mod turns;
 mod verdict;
+pub(crate) mod workers;
 
 pub use admission::Admission;
+#[cfg(feature = "future")]
+pub(crate) use delivery::hang_all;
 pub use delivery::{AsCompleted, Pending, ReturnWhen, as_completed, wait};
 pub use done::{Done, Outcome, TaskId, Unstarted};
 pub use engine::{Capabilities, Engine, FileAccess, Finish, Job, JobId, JobNews, Refusal, SignalFidelity, Tell, Waker};
@@ -65,6 +68,7 @@ pub use task::{After, Task};
 pub use template::Template;
 #[cfg(feature = "timeline")]
 pub use timeline::Timeline;
+pub use workers::{Framed, PendingReply, Protocol, WorkerPool, WorkerPoolBuilder, WorkerReplies};
 
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -81,6 +85,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Runs many commands, at most so many at a time.
@@ -552,13 +558,39 @@ impl Pool {
     /// # Errors
     /// As [`join_timeout`](Self::join_timeout).
     pub fn join_deadline(&self, deadline: impl Into<Deadline>) -> Result<(), Error> {
+        self.may_be_joined()?;
+        let is_over = self.shared.join(deadline.into());
+        self.joined(is_over)
+    }
+
+    /// As [`join`](Self::join), for a task; `is_late` says whether to give it up, and wakes the task then.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_join(
+        &self,
+        task: &mut Context<'_>,
+        is_late: impl FnOnce(&mut Context<'_>) -> bool,
+    ) -> Poll<Result<(), Error>> {
+        self.may_be_joined()?;
+        match self.shared.poll_join(task) {
+            Poll::Ready(()) => Poll::Ready(self.joined(true)),
+            Poll::Pending if is_late(task) => Poll::Ready(self.joined(false)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    fn may_be_joined(&self) -> Result<(), Error> {
         if self.shared.is_telling_here() {
             return Err(Error::invalid("a callback of a pool cannot wait for the pool"));
         }
         if !self.shared.core().closed {
             return Err(Error::invalid("a pool is joined after it was closed or terminated"));
         }
-        if !self.shared.join(deadline.into()) {
+        Ok(())
+    }
+
+    /// What is to be said at the end of all, or of one's patience.
+    fn joined(&self, is_over: bool) -> Result<(), Error> {
+        if !is_over {
             let left = self.shared.core().unresolved();
             let text = format!("{left} tasks of the pool are not over");
             return Err(Error::new(crate::error::ErrorKind::Timeout).detail(text));

@@ -12,6 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// How many tasks are read ahead for each that runs.
@@ -99,32 +101,64 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
     /// The next record; waits for so many at a time.
     fn advance(&mut self, wanted: usize, deadline: Deadline) -> Option<Done> {
         loop {
-            self.take_more();
-            if let Some(done) = self.next_arrived() {
-                self.handed_out += 1;
-                return Some(done);
-            }
-            if self.open.is_empty() {
-                if self.exhausted {
-                    return None;
-                }
-                continue;
-            }
-            let has_services = !self.services.is_empty();
-            if self.exhausted && has_services {
-                // Services of this very input do not keep it from ending.
-                self.pool.shared.change(|core, now| core.end_service_of(&self.services, &self.open, now));
-            }
-            // Those that come last are fewer than are waited for otherwise; services, and what waits for their end, do not end by themselves.
-            let most = if self.exhausted { self.open.len() } else { self.open.len().div_ceil(2) };
-            let wanted = if has_services { 1 } else { wanted.min(most) };
-            let until = deadline.earlier(self.deadline);
-            match self.batch.take(wanted.max(1), until) {
+            let wanted = match self.step(wanted) {
+                Step::Next(done) => return Some(*done),
+                Step::Over => return None,
+                Step::Wait(wanted) => wanted,
+            };
+            match self.batch.take(wanted, deadline.earlier(self.deadline)) {
                 Some(arrived) => self.arrived.extend(arrived),
                 None if self.deadline.has_passed() => self.cancel_all(),
                 None => return None,
             }
         }
+    }
+
+    /// The same, one at a time, for a task; `is_late` says whether a moment has come and wakes the task then.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_next(
+        &mut self,
+        task: &mut Context<'_>,
+        mut is_late: impl FnMut(&mut Context<'_>, Deadline) -> bool,
+    ) -> Poll<Option<Done>> {
+        loop {
+            let wanted = match self.step(1) {
+                Step::Next(done) => return Poll::Ready(Some(*done)),
+                Step::Over => return Poll::Ready(None),
+                Step::Wait(wanted) => wanted,
+            };
+            match self.batch.poll_take(task, wanted) {
+                Poll::Ready(arrived) => self.arrived.extend(arrived),
+                Poll::Pending if is_late(task, self.deadline) => self.cancel_all(),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Goes as far as it can without waiting for a record.
+    fn step(&mut self, wanted: usize) -> Step {
+        loop {
+            self.take_more();
+            if let Some(done) = self.next_arrived() {
+                self.handed_out += 1;
+                return Step::Next(Box::new(done));
+            }
+            if !self.open.is_empty() {
+                break;
+            }
+            if self.exhausted {
+                return Step::Over;
+            }
+        }
+        let has_services = !self.services.is_empty();
+        if self.exhausted && has_services {
+            // Services of this very input do not keep it from ending.
+            self.pool.shared.change(|core, now| core.end_service_of(&self.services, &self.open, now));
+        }
+        // Those that come last are fewer than are waited for otherwise; services, and what waits for their end, do not end by themselves.
+        let most = if self.exhausted { self.open.len() } else { self.open.len().div_ceil(2) };
+        let wanted = if has_services { 1 } else { wanted.min(most) };
+        Step::Wait(wanted.max(1))
     }
 
     /// Takes as much of the input as may be taken, and submits each task when it has come; if the input is slow, until there are records
@@ -233,25 +267,17 @@ impl<'a, T: Into<Task>, I: Iterator<Item = T>> Results<'a, I> {
     }
 }
 
+/// What a loop is to do next.
+enum Step {
+    Next(Box<Done>),
+    /// To wait for so many records.
+    Wait(usize),
+    Over,
+}
+
 /// The record of a task that the pool has not taken.
 fn refused(index: usize, error: Error) -> Done {
-    let now = Instant::now();
-    Done {
-        id: TaskId(0),
-        index,
-        name: None,
-        group: None,
-        outcome: Outcome::NotStarted,
-        unstarted: None,
-        result: Err(error),
-        attempts: 0,
-        slot: 0,
-        place: "".into(),
-        submitted: now,
-        started: None,
-        ended: now,
-        skipped: false,
-    }
+    Done { index, ..Done::unbegun(TaskId(0), Outcome::NotStarted, error) }
 }
 
 impl<T: Into<Task>, I: Iterator<Item = T>> Iterator for Results<'_, I> {

@@ -4,7 +4,8 @@ use super::Follow;
 use super::token::{Key, Part};
 use crate::child::{Child, KillOnDrop};
 use crate::command::Input;
-use crate::communicate::{Decision, LOOK, Ready, State, Talk, Watch, add_input};
+use crate::communicate::{Decision, LOOK, Talk, Watch, add_input};
+use crate::course::{Ready, State};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::{self, Sight};
@@ -83,7 +84,7 @@ impl Waited {
 }
 
 /// What there is to tell of a child.
-pub(super) enum Fact {
+pub(crate) enum Fact {
     Line(Stream, Cut),
     /// So much of what was [taken](Machine::taken).
     Chunk(Stream, usize),
@@ -131,7 +132,8 @@ impl Entry {
         limit: Option<Limit>,
         is_ours: bool,
     ) -> Result<Entry, Error> {
-        let mut state = State::new();
+        let mut child = child;
+        let mut state = child.talk.take().map_or_else(State::new, |state| *state);
         state.never_blocks = true;
         let (text, line_max) = (child.settings.text, child.settings.line_max);
         let finder = || text.line_finder(line_max);

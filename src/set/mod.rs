@@ -26,6 +26,8 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Weak};
+#[cfg(feature = "future")]
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 use token::{Key, Part, Slab};
 
@@ -144,7 +146,7 @@ enum Moment {
 
 /// What somebody who waits wants to hear of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+pub(crate) enum Wish {
     Everything,
     /// What children say and how they end. The rest is told later.
     Children,
@@ -222,12 +224,16 @@ pub enum News<'a> {
 }
 
 /// What there is to tell, before anything of it is lent.
-enum Found {
+pub(crate) enum Found {
     Timer(TimerKey),
     Timeout(ChildKey),
     Readable(WatchKey),
     Child(Key, Fact),
 }
+
+/// Waits for the descriptor of a set, until a moment.
+#[cfg(feature = "future")]
+pub(crate) type WaitFor<'a> = dyn FnMut(&ChildSet, Deadline) -> Poll<Result<(), Error>> + 'a;
 
 /// Called with what is read of a child whose record is kept.
 pub(crate) type SeeAll<'a> = dyn FnMut(ChildKey, Stream, &[u8]) + 'a;
@@ -401,6 +407,11 @@ impl ChildSet {
         entry.add_input(input.into())?;
         self.step(child.0, &mut |_, _, _| ());
         Ok(())
+    }
+
+    /// How many bytes the standard input of a child has taken.
+    pub(crate) fn input_accepted(&self, child: ChildKey) -> u64 {
+        self.entries.get(child.0).map_or(0, |entry| entry.machine().input().0)
     }
 
     /// Closes the standard input of a child behind what is still to be written. False if it is not in the set.
@@ -585,7 +596,49 @@ impl ChildSet {
     /// As [`wait_any`](Self::wait_any).
     pub fn wait_any_deadline(&mut self, deadline: impl Into<Deadline>) -> Result<Option<News<'_>>, Error> {
         let found = self.find(Wish::Everything, deadline.into(), &Cell::new(false), &mut |_, _, _| ())?;
-        Ok(found.map(|found| match found {
+        Ok(found.map(|found| self.news(found)))
+    }
+
+    /// What [`wait_any`](Self::wait_any) would tell, for a task; `wait` waits for the descriptor of the set, until a moment.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_any(
+        &mut self,
+        wish: Wish,
+        deadline: Deadline,
+        wait: &mut WaitFor<'_>,
+    ) -> Poll<Result<Option<Found>, Error>> {
+        let see: &mut SeeAll<'_> = &mut |_, _, _| ();
+        loop {
+            // What there is is taken first, and the descriptor is asked for what comes then.
+            let until = self.next_moment_of(wish);
+            if !until.has_passed() {
+                self.wait(Deadline::now(), see)?;
+            }
+            self.look_at_due(see);
+            if let Some(found) = self.next_found(wish) {
+                self.told_timer = matches!(found, Found::Timer(_) | Found::Timeout(_));
+                return Poll::Ready(Ok(Some(found)));
+            }
+            if std::mem::take(&mut self.woken) || self.has_nothing_left(wish) || deadline.has_passed() {
+                return Poll::Ready(Ok(None));
+            }
+            let until = deadline.earlier(self.next_moment_of(wish));
+            ready!(wait(self, until))?;
+        }
+    }
+
+    /// The next child that has ended, as [`wait_exit`](Self::wait_exit) would tell.
+    #[cfg(feature = "future")]
+    pub(crate) fn exit_of(&mut self, found: Found) -> Option<Exit> {
+        match found {
+            Found::Child(key, Fact::Over) => self.forget(key).map(|entry| (ChildKey(key), entry.into_result())),
+            _ => None,
+        }
+    }
+
+    /// What was found, as it is told.
+    pub(crate) fn news(&mut self, found: Found) -> News<'_> {
+        match found {
             Found::Timer(timer) => News::Timer(timer),
             Found::Timeout(child) => News::Timeout(child),
             Found::Readable(watch) => {
@@ -593,7 +646,7 @@ impl ChildSet {
                 News::Readable(watch)
             }
             Found::Child(key, fact) => self.tell(key, fact),
-        }))
+        }
     }
 
     /// Waits for the next child that ends. Lines and chunks are not told; what else happens is told later. Whoever sees what is read

@@ -22,7 +22,7 @@ const PARTS: [Part; 7] =
 
 /// A place in a [`Slab`], in one of its lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
+pub(crate) struct Key {
     index: u32,
     generation: u32,
 }

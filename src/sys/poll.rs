@@ -18,6 +18,12 @@ pub(crate) fn writable(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::new(fd, PollFlags::POLLOUT)
 }
 
+/// Whether an entry waits for room.
+#[cfg(feature = "future")]
+pub(crate) fn writes(entry: &PollFd<'_>) -> bool {
+    entry.events().contains(PollFlags::POLLOUT)
+}
+
 /// Whether a transfer will not block: also on hang-up and error, which the transfer then reports.
 pub(crate) fn is_ready(entry: &PollFd<'_>) -> bool {
     entry.any().unwrap_or(true)

@@ -56,6 +56,13 @@ pub(crate) fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
     Ok(u64::try_from(stat.st_size).unwrap_or_default())
 }
 
+/// What tells a file from every other one that there is: its device and its number there.
+pub(crate) fn file_number(file: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = nix::sys::stat::fstat(file)?;
+    #[allow(clippy::unnecessary_cast)] // other integers elsewhere
+    Ok((stat.st_dev as u64, stat.st_ino as u64))
+}
+
 /// Gives the memory behind a part of the file back; it reads as zeros then (fallocate(2), `FALLOC_FL_PUNCH_HOLE`).
 pub(crate) fn give_back(file: BorrowedFd<'_>, offset: u64, length: u64) -> io::Result<()> {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;

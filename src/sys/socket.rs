@@ -17,6 +17,7 @@ use std::time::Duration;
 pub(crate) const DESCRIPTORS_MAX: usize = 253;
 
 /// socketpair(2): two ends of one stream.
+#[cfg(test)]
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     pair_of(SockType::Stream)
 }

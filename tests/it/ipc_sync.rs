@@ -1,6 +1,6 @@
 //! What processes share: locks, semaphores, events, conditions, barriers, values and memory, and what is left of them when a party is killed.
 
-use crate::support::{Scratch, alone, fixture, fixture_path, is_root, wait_for};
+use crate::support::{Scratch, alone, fixture, fixture_path, is_root, kills, wait_for};
 use crate::talk::line;
 use procession::ipc::{
     Array, Barrier, BrokenBarrier, Condition, Event, Lock, Semaphore, SharedMemory, TryLockError, Value,
@@ -13,11 +13,6 @@ use std::time::{Duration, Instant};
 
 /// Far more than anybody needs, and an end to what hangs.
 const BOUND: Duration = Duration::from_secs(20);
-
-/// How often somebody is killed. More of it: `PROCESSION_TEST_KILLS=5000`.
-fn kills(usual: u64) -> u64 {
-    std::env::var("PROCESSION_TEST_KILLS").ok().map_or(usual, |kills| kills.parse().unwrap())
-}
 
 /// A number below `end`, another one each time.
 fn random(end: u64) -> u64 {

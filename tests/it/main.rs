@@ -34,9 +34,13 @@ mod future_group;
 #[cfg(feature = "future")]
 mod future_scope;
 #[cfg(feature = "future")]
+mod future_verbs;
+#[cfg(feature = "future")]
 mod future_sync;
 mod inject;
 mod interrupt;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc_kills;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 mod ipc_packets;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
@@ -48,6 +52,8 @@ mod lines;
 mod live;
 #[cfg(all(feature = "ipc", target_os = "linux"))]
 mod manager;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod manager_waiting;
 mod mob;
 mod nslookup;
 mod outside;
@@ -82,3 +88,4 @@ mod trace;
 mod transcript;
 mod verbs;
 mod wait;
+mod worker_pool;

@@ -391,13 +391,13 @@ fn a_client_over_tcp_that_is_killed_takes_nothing() {
 }
 
 #[derive(serde::Serialize)]
-struct ManagerRequest1(u8, u64, u64, Option<Duration>, String, Payload);
+struct ManagerRequest2(u8, u64, u64, Option<Duration>, String, Payload);
 
 type Payload = (Vec<u8>, Vec<()>);
 type Failure = (u8, String, Option<(String, String, String)>);
 
 #[derive(serde::Deserialize)]
-struct ManagerAnswer1(Result<(u64, Payload), Failure>);
+struct ManagerAnswer2(Result<(u64, Payload), Failure>);
 
 /// Whatever a stranger says is answered, and runs nothing.
 #[test]
@@ -411,7 +411,7 @@ fn nonsense_disturbs_nobody() {
         let mut raw = RawConnection::connect(&path).unwrap();
         raw.send_bytes(b"no request").unwrap();
         assert_eq!(raw.recv_bytes().unwrap_err().kind(), ErrorKind::Ended);
-        let mut stranger = Connection::<ManagerRequest1, ManagerAnswer1>::connect(&path).unwrap();
+        let mut stranger = Connection::<ManagerRequest2, ManagerAnswer2>::connect(&path).unwrap();
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = |below: u64| {
             random ^= random << 13;
@@ -422,11 +422,11 @@ fn nonsense_disturbs_nobody() {
         let mut failures = 0;
         for _ in 0..5_000 {
             // No release, which has no answer.
-            let verb = [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11][next(11) as usize];
+            let verb = [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12][next(12) as usize];
             let payload = (0..next(12)).map(|_| next(256) as u8).collect();
             let number = if next(2) == 0 { next(10) } else { next(u64::MAX) };
             let text = next(3).to_string();
-            let request = ManagerRequest1(verb, next(6), number, Some(Duration::ZERO), text, (payload, Vec::new()));
+            let request = ManagerRequest2(verb, next(6), number, Some(Duration::ZERO), text, (payload, Vec::new()));
             stranger.send(&request).unwrap();
             failures += u32::from(stranger.recv_timeout(LONG).unwrap().0.is_err());
         }

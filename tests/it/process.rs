@@ -1,7 +1,7 @@
 //! Functions in processes: what goes in, what comes out, and every way to end.
 
 use crate::support::{Scratch, alone};
-use procession::ipc::{Descriptor, Process, current};
+use procession::ipc::{Descriptor, Process, ProcessPool, active_children, current, join_all, join_all_timeout};
 use procession::{Command, ErrorKind, ExitStatus, Signal, Stdio};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -97,7 +97,97 @@ fn every_other_end_is_told() {
         assert!(killed.is_alive());
         assert!(killed.join_timeout(Duration::from_millis(20)).unwrap_err().is_timeout());
         assert!(killed.kill().unwrap());
-        assert_eq!(killed.join().unwrap_err().output().status().signal(), Some(Signal::KILL));
+        let error = killed.join().unwrap_err();
+        assert_eq!(error.output().status().signal(), Some(Signal::KILL));
+        // Who has done it is said: we, or somebody else.
+        assert!(error.to_string().contains("signal: SIGKILL, sent by this program, before the "), "{error}");
+        let mut killed = Process::start(wait_for_ever, ()).unwrap();
+        killed.handle().send_signal(Signal::KILL).unwrap();
+        let error = killed.join().unwrap_err();
+        assert!(error.to_string().contains("signal: SIGKILL before the "), "{error}");
+    });
+}
+
+/// An error of ours is a result like any other, with everything that it knows.
+#[test]
+fn errors_are_results() {
+    alone!({
+        fn sorted(text: String) -> Result<String, procession::Error> {
+            let text = Command::new("sort").input(text).check_output_text()?;
+            Command::new("sh").args(["-c", "echo not today >&2; kill -9 $$"]).check_output()?;
+            Ok(text)
+        }
+        let error = Process::start(sorted, "b\na\n".into()).unwrap().join().unwrap().unwrap_err();
+        assert_eq!(error.output().status().signal(), Some(Signal::KILL));
+        assert!(
+            error.is_status() && error.to_string().ends_with("signal: SIGKILL; stderr ends:\nnot today"),
+            "{error}"
+        );
+        assert!(error.output().usage().is_some() && error.output().pid().is_some());
+        let record = |()| Command::new("echo").arg("hello").output();
+        let output = Process::start(record, ()).unwrap().join().unwrap().unwrap();
+        assert!(output.success() && output.stdout() == b"hello\n" && output.is_complete());
+        let missing = |()| std::fs::read("/no/such/file").map_err(procession::Error::from);
+        let error = Process::start(missing, ()).unwrap().join().unwrap().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    });
+}
+
+#[test]
+fn all_are_joined() {
+    alone!({
+        let ends = |how: u32| -> u32 {
+            match how {
+                9 => std::process::exit(9),
+                8 => wait_for_ever(()),
+                _ => {}
+            }
+            how
+        };
+        let mut processes: Vec<Process<u32>> = [1, 9, 2].map(|how| Process::start(ends, how).unwrap()).into();
+        let results = join_all(&mut processes);
+        assert_eq!((results[0].as_ref().unwrap(), results[2].as_ref().unwrap()), (&1, &2));
+        assert_eq!(results[1].as_ref().unwrap_err().output().status(), ExitStatus::from_code(9));
+        let mut processes: Vec<Process<u32>> = [8, 8, 3].map(|how| Process::start(ends, how).unwrap()).into();
+        processes[2].wait().unwrap();
+        let results = join_all_timeout(&mut processes, Duration::from_millis(20));
+        assert!(results[..2].iter().all(|result| result.as_ref().unwrap_err().is_timeout()), "{results:?}");
+        assert_eq!(results[2].as_ref().unwrap(), &3);
+        let text = results[0].as_ref().unwrap_err().to_string();
+        assert!(text.contains("has not ended after 20ms"), "{text}");
+        processes.iter().for_each(|process| drop(process.kill()));
+        assert!(join_all(&mut processes)[0].as_ref().unwrap_err().is_status());
+    });
+}
+
+#[test]
+fn the_active_children_are_known() {
+    alone!({
+        let names = || active_children().iter().map(|child| child.name().to_owned()).collect::<Vec<_>>();
+        assert!(names().is_empty());
+        let start = |name: &str| Process::builder(wait_for_ever, ()).name(name).start().unwrap();
+        let (one, mut two) = (start("one"), start("two"));
+        let ended = Process::builder(|()| 7, ()).name("ended").start().unwrap();
+        assert!(names().starts_with(&["one".to_owned(), "two".to_owned()]));
+        // It is reaped by that, and its result is still there.
+        while names().len() > 2 {
+            std::thread::yield_now();
+        }
+        let mut ended = ended;
+        assert_eq!(ended.join().unwrap(), 7);
+        two.kill().unwrap();
+        two.wait().unwrap();
+        let left = active_children();
+        assert_eq!((left.len(), left[0].id()), (1, one.id()));
+        left[0].handle().send_signal(Signal::KILL).unwrap();
+        left[0].handle().wait().unwrap();
+        drop((left, one));
+        assert!(names().is_empty());
+        let pool = ProcessPool::new(1).unwrap();
+        assert_eq!(pool.apply(|()| 1, ()).unwrap(), 1);
+        assert_eq!(names(), ["Worker-1"]);
+        drop(pool);
+        assert!(names().is_empty());
     });
 }
 
@@ -116,6 +206,8 @@ fn what_cannot_be_sent_is_named() {
         assert!(error.is_invalid_input() && error.to_string().contains("Never cannot be sent"), "{error}");
         let error = Process::start(|()| Never, ()).unwrap().join().unwrap_err();
         assert!(error.is_invalid_input() && error.to_string().contains("Never cannot be sent"), "{error}");
+        let error = Process::start(|()| Descriptor::from(std::io::pipe().unwrap().0), ()).unwrap().join().unwrap_err();
+        assert!(error.is_invalid_input() && error.to_string().contains("give it a Connection"), "{error}");
     });
 }
 
@@ -240,6 +332,20 @@ fn a_process_that_does_not_arrive_is_told() {
         let error = process.join().unwrap_err();
         assert!(error.to_string().contains("had not come to its function after 50ms, and was killed"), "{error}");
         assert!(!process.is_alive());
+    });
+}
+
+/// Whether it ends or is given up may be a matter of a microsecond; one of both is said.
+#[test]
+fn an_end_at_the_last_moment_is_told_as_one() {
+    alone!({
+        for round in 0..300 {
+            let timeout = Duration::from_micros(round * 10);
+            let builder = Process::builder(|()| (), ()).configure(|command| command.executable("true"));
+            let error = builder.arrival_timeout(timeout).start().unwrap().join().unwrap_err().to_string();
+            let ended = error.ends_with("exit status: 0 before the process had come to its function");
+            assert!(ended || error.ends_with(&format!("after {timeout:?}, and was killed")), "{error}");
+        }
     });
 }
 

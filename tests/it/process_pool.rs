@@ -1,11 +1,11 @@
 //! Functions in a pool of processes: Python's verbs, and what becomes of tasks when workers die.
 
 use crate::support::alone;
-use procession::ipc::{Descriptor, ProcessPool, current};
+use procession::ipc::{Barrier, Descriptor, Lock, Process, ProcessPool, RLock, Value, current};
 use procession::{ErrorKind, ExitStatus, Signal, Stdio};
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 fn square(number: u64) -> u64 {
@@ -96,6 +96,55 @@ fn a_death_is_blamed_on_its_task_and_touches_no_other() {
                 _ => assert_eq!(error.panic().unwrap().message(), "two", "{text}"),
             }
         }
+    });
+}
+
+extern "C" fn never_unwinds() {
+    panic!("where nothing can unwind");
+}
+
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("the second one");
+    }
+}
+
+/// A panic that aborts, as all do in a program that was built so, is told with its words; an abort after one that was caught is none.
+#[test]
+fn a_panic_that_aborts_is_a_panic() {
+    alone!({
+        let builder = ProcessPool::builder().workers(1).retries(9).configure(|command| command.stderr(Stdio::piped()));
+        let pool = builder.build().unwrap();
+        let task = |how: u32| -> u32 {
+            match how {
+                0 => never_unwinds(),
+                1 => {
+                    let _dropped = PanicsWhenDropped;
+                    panic!("the first one");
+                }
+                2 => panic!("an ordinary one"),
+                _ => assert!(std::panic::catch_unwind(|| panic!("caught")).is_err()),
+            }
+            how
+        };
+        for (how, words) in [(0, "where nothing can unwind"), (1, "the second one"), (2, "an ordinary one")] {
+            let error = pool.apply(task, how).unwrap_err();
+            let panic = error.panic().unwrap();
+            assert_eq!(panic.message(), words, "{error}");
+            assert!(panic.location().starts_with("tests/it/process_pool.rs:"), "{error}");
+            assert_eq!(error.output().status().signal(), (how < 2).then_some(Signal::ABRT));
+            assert!(error.to_string().starts_with("Worker-"), "{error}");
+        }
+        // The same worker, one after the other.
+        let builder = ProcessPool::builder().workers(1).configure(|command| command.stderr(Stdio::piped()));
+        let pool = builder.build().unwrap();
+        assert_eq!(pool.apply(task, 3).unwrap(), 3);
+        let error = pool.apply(fail, 0).unwrap_err();
+        assert!(error.is_status() && error.output().status().signal() == Some(Signal::ABRT), "{error}");
+        assert!(pool.apply(task, 2).unwrap_err().panic().is_some());
+        assert!(pool.apply(fail, 0).unwrap_err().is_status());
     });
 }
 
@@ -211,6 +260,26 @@ fn the_initializer_comes_first_in_every_worker() {
         let mut log = String::new();
         reader.read_to_string(&mut log).unwrap();
         assert!(log.lines().count() >= 4, "{log}");
+    });
+}
+
+/// Also when another worker has begun and works: it is not tried again and again.
+#[test]
+fn workers_without_a_beginning_are_not_started_for_ever() {
+    alone!({
+        let begun = Value::new(0_u32).unwrap();
+        let first = |begun: Value<u32>| {
+            if begun.fetch_add(1) > 0 {
+                std::process::exit(7);
+            }
+        };
+        let builder = ProcessPool::builder().workers(2).configure(|command| command.stderr(Stdio::null()));
+        let pool = builder.initializer(first, begun.clone()).build().unwrap();
+        pool.apply(square, 1).unwrap();
+        let _long = pool.apply_async(sleep, FOREVER).unwrap();
+        let error = pool.apply(square, 2).unwrap_err();
+        assert!(error.to_string().contains("before its first task: exit status: 7"), "{error}");
+        assert_eq!(begun.get(), 4);
     });
 }
 
@@ -330,8 +399,155 @@ fn wrong_requests_are_refused() {
         assert!(ProcessPool::builder().tasks_per_worker(0).build().unwrap_err().is_invalid_input());
         let pool = ProcessPool::new(1).unwrap();
         let (reader, _writer) = std::io::pipe().unwrap();
-        let error = pool.apply(|_: Descriptor| (), Descriptor::from(reader)).unwrap_err();
-        assert!(error.to_string().contains("a descriptor can only be an argument of a process"), "{error}");
+        let many: Vec<Descriptor> = (0..254).map(|_| reader.try_clone().unwrap().into()).collect();
+        let error = pool.apply(|many: Vec<Descriptor>| many.len(), many).unwrap_err();
+        assert!(error.to_string().contains("254 descriptors in it cannot be sent"), "{error}");
+        let many = |reader: Descriptor| -> Vec<Descriptor> {
+            let reader = reader.into_owned_fd();
+            (0..254).map(|_| reader.try_clone().unwrap().into()).collect()
+        };
+        let error = pool.apply(many, Descriptor::from(reader)).unwrap_err();
+        assert!(error.is_invalid_input() && error.to_string().contains("254 descriptors in it"), "{error}");
+    });
+}
+
+/// What is written to the pipe until its last writer has gone.
+fn drained(mut reader: std::io::PipeReader) -> String {
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn say((words, writer): (String, Descriptor)) {
+    std::io::PipeWriter::from(writer.into_owned_fd()).write_all(words.as_bytes()).unwrap();
+}
+
+/// Tasks with descriptors and without, long and short, on several workers: each gets its own, and nobody keeps one.
+#[test]
+fn descriptors_come_with_their_task() {
+    alone!({
+        let pool = ProcessPool::new(3).unwrap();
+        let mut readers = Vec::new();
+        let said = (0..200_usize).map(|number| {
+            let (reader, writer) = std::io::pipe().unwrap();
+            readers.push(reader);
+            (format!("{number}{}", "x".repeat(number * 100)), Descriptor::from(writer))
+        });
+        let said: Vec<_> = said.collect();
+        let plain: Vec<_> = (0..200).map(|number| pool.apply_async(square, number).unwrap()).collect();
+        pool.map(say, said).unwrap();
+        for (number, task) in plain.into_iter().enumerate() {
+            assert_eq!(task.get().unwrap(), square(number as u64));
+        }
+        for (number, reader) in readers.into_iter().enumerate() {
+            assert_eq!(drained(reader), format!("{number}{}", "x".repeat(number * 100)));
+        }
+    });
+}
+
+/// Results can have them as well: the object is made over there and used here.
+#[test]
+fn descriptors_come_with_results() {
+    alone!({
+        let pool = ProcessPool::new(2).unwrap();
+        let made = |number: u32| -> (u32, Value<u32>, Descriptor) {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(format!("pipe {number}").as_bytes()).unwrap();
+            (number, Value::new(number * 2).unwrap(), reader.into())
+        };
+        for (number, result) in pool.imap(made, 0..100).enumerate() {
+            let (same, value, reader) = result.unwrap();
+            assert_eq!((same as usize, value.get()), (number, 2 * same));
+            assert_eq!(drained(std::io::PipeReader::from(reader.into_owned_fd())), format!("pipe {number}"));
+        }
+        // Nobody has asked for it: it goes.
+        let _ = pool.apply_async(made, 1).unwrap();
+    });
+}
+
+/// A lock as the argument of each task, taken by them at the same time: no update is lost.
+#[test]
+fn shared_objects_are_arguments_of_tasks() {
+    alone!({
+        let pool = ProcessPool::new(3).unwrap();
+        let (lock, sum) = (Lock::new().unwrap(), Value::new(0_u64).unwrap());
+        let add = |(lock, sum, number): (Lock, Value<u64>, u64)| {
+            let _held = lock.lock().unwrap();
+            sum.set(sum.get() + number);
+        };
+        pool.map(add, (0..300).map(|number| (lock.clone(), sum.clone(), number))).unwrap();
+        assert_eq!(sum.get(), (0..300).sum::<u64>());
+    });
+}
+
+/// A task that was not begun takes its descriptors to another worker; what is cancelled closes them, waiting or begun.
+#[test]
+fn descriptors_go_where_their_task_goes() {
+    alone!({
+        let pool = ProcessPool::new(1).unwrap();
+        // The worker is known to be quick, and gets some in advance.
+        pool.map(square, 0..5_000).unwrap();
+        let long = pool.apply_async(sleep, FOREVER).unwrap();
+        let pipes = || std::io::pipe().unwrap();
+        let ((moved, moved_in), (cancelled, cancelled_in)) = (pipes(), pipes());
+        let moved_on = pool.apply_async(say, ("moved on".to_owned(), moved_in.into())).unwrap();
+        let waiting = pool.apply_async(say, ("cancelled".to_owned(), cancelled_in.into())).unwrap();
+        waiting.cancel();
+        assert!(waiting.get().unwrap_err().is_cancelled());
+        assert_eq!(drained(cancelled), "");
+        // The worker is stopped with the task behind the one that it is in.
+        long.cancel();
+        moved_on.get().unwrap();
+        assert_eq!(drained(moved), "moved on");
+        let (begun, begun_in) = pipes();
+        let hold = |writer: Descriptor| {
+            std::thread::sleep(FOREVER);
+            drop(writer);
+        };
+        let running = pool.apply_async(hold, begun_in.into()).unwrap();
+        running.cancel();
+        assert_eq!(drained(begun), "");
+        drop(running);
+        // A pool that is dropped has none.
+        let (left, left_in) = pipes();
+        let _task = pool.apply_async(sleep, FOREVER).unwrap();
+        let _behind = pool.apply_async(say, ("never".to_owned(), left_in.into())).unwrap();
+        drop(pool);
+        assert_eq!(drained(left), "");
+    });
+}
+
+/// Workers that are killed all the time: with retries each task says its words, and no writer is left anywhere.
+#[test]
+fn descriptors_survive_the_death_of_workers() {
+    alone!({
+        let pool = ProcessPool::builder().workers(2).retries(1_000).build().unwrap();
+        let (sender, receiver) = mpsc::channel::<()>();
+        let killer = std::thread::spawn(move || {
+            while receiver.recv_timeout(Duration::from_millis(10)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                kill_one_child();
+            }
+        });
+        let slowly = |(number, writer): (u64, Descriptor)| {
+            std::thread::sleep(Duration::from_micros(number * 7 % 300));
+            say((number.to_string(), writer));
+        };
+        for _ in 0..5 {
+            let (mut readers, mut tasks) = (Vec::new(), Vec::new());
+            for number in 0..100 {
+                let (reader, writer) = std::io::pipe().unwrap();
+                readers.push(reader);
+                tasks.push((number, Descriptor::from(writer)));
+            }
+            pool.map(slowly, tasks).unwrap();
+            for (number, reader) in readers.into_iter().enumerate() {
+                // Once, or more often if the worker was killed after it had spoken.
+                let (text, number) = (drained(reader), number.to_string());
+                assert!(!text.is_empty() && text.replace(&number, "").is_empty(), "{number}: {text}");
+            }
+        }
+        drop(sender);
+        killer.join().unwrap();
     });
 }
 
@@ -348,5 +564,65 @@ fn dropping_stops_everything() {
             assert!(begun.elapsed() < Duration::from_secs(20));
             assert!(tasks.into_iter().all(|task| task.get().unwrap_err().is_cancelled()));
         }
+    });
+}
+
+/// What a process receives by two ways it has once.
+#[test]
+fn an_object_that_comes_twice_is_one() {
+    alone!({
+        let pool = ProcessPool::new(1).unwrap();
+        let twice = |(one, two): (RLock, RLock)| {
+            let _held = one.lock().unwrap();
+            two.lock_timeout(Duration::ZERO).is_ok()
+        };
+        let lock = RLock::new().unwrap();
+        assert!(pool.apply(twice, (lock.clone(), lock.clone())).unwrap());
+        assert!(!lock.is_locked());
+        // It comes with every task; the worker has more of them than there are places for parties.
+        let count = Value::new(0_u32).unwrap();
+        static KEPT: Mutex<Vec<Value<u32>>> = Mutex::new(Vec::new());
+        let keep = |count: Value<u32>| {
+            count.fetch_add(1);
+            KEPT.lock().unwrap().push(count);
+        };
+        pool.map(keep, (0..5_000).map(|_| count.clone())).unwrap();
+        assert_eq!(count.get(), 5_000);
+    });
+}
+
+/// A copy that goes in order says nothing of the others.
+#[test]
+fn a_death_breaks_a_barrier_that_came_twice() {
+    alone!({
+        let barrier = Barrier::new(2).unwrap();
+        let leaves = |(one, two): (Barrier, Barrier)| drop((one, two));
+        Process::start(leaves, (barrier.clone(), barrier.clone())).unwrap().join().unwrap();
+        assert!(!barrier.is_broken());
+        let dies = |(one, _two): (Barrier, Barrier)| {
+            drop(one);
+            std::process::abort();
+        };
+        let mut process = Process::<()>::start(dies, (barrier.clone(), barrier.clone())).unwrap();
+        assert!(process.join().unwrap_err().is_status());
+        assert!(barrier.is_broken());
+    });
+}
+
+/// A process that may not have so many: the task is told, and the next one is done. Nothing of it is left anywhere.
+#[test]
+fn too_many_descriptors_for_a_worker_are_told() {
+    alone!({
+        let few = |command: procession::Command| command.limit(procession::Resource::Nofile, 40, 40);
+        let pool = ProcessPool::builder().workers(1).configure(few).build().unwrap();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let many: Vec<Descriptor> = (0..100).map(|_| writer.try_clone().unwrap().into()).collect();
+        drop(writer);
+        let error = pool.apply(|many: Vec<Descriptor>| many.len() as u32, many).unwrap_err();
+        assert!(error.to_string().contains("the descriptors in the arguments have not come"), "{error}");
+        assert_eq!(drained(reader), "");
+        let (reader, writer) = std::io::pipe().unwrap();
+        pool.apply(say, ("after it".to_owned(), writer.into())).unwrap();
+        assert_eq!(drained(reader), "after it");
     });
 }

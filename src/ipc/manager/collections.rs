@@ -19,13 +19,13 @@ pub trait Item: Serialize + DeserializeOwned + Clone + Send + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Clone + Send + 'static> Item for T {}
 
-const GET: u8 = 0;
-const SET: u8 = 1;
-const REMOVE: u8 = 2;
-const LENGTH: u8 = 3;
-const ALL: u8 = 4;
-const CLEAR: u8 = 5;
-const PUSH: u8 = 6;
+pub(super) const GET: u8 = 0;
+pub(super) const SET: u8 = 1;
+pub(super) const REMOVE: u8 = 2;
+pub(super) const LENGTH: u8 = 3;
+pub(super) const ALL: u8 = 4;
+pub(super) const CLEAR: u8 = 5;
+pub(super) const PUSH: u8 = 6;
 
 /// A map in a manager's process: what one puts in all can get.
 ///

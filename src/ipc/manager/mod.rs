@@ -1,28 +1,40 @@
 //! Objects that live in a process of their own, and are called from everywhere.
 //!
-//! A [`Manager`] starts that process. It has dicts, lists, single values, queues, locks and the like, and [types of your own](Shared). What you hold of
+//! A [`Manager`] starts that process. It has dicts, lists, sets, arrays, single values, queues, locks and the like, and [types of your own](Shared). What you hold of
 //! them are proxies: each can be cloned, used by several threads, passed to other processes, and found by name, also from other machines.
 //!
-//! Each call is a message and its answer, about a hundredth of a millisecond. What many processes share all the time is better off in memory: see the
+//! Each call is a message and its answer: on one machine some microseconds, by memory that both sides see. What many processes share all the time is better
+//! off in memory of its own: see the
 //! other types of [`ipc`](crate::ipc).
 
+mod array;
+mod barrier;
 mod client;
 mod collections;
+mod condition;
+mod line;
 mod object;
 mod protocol;
 mod proxy;
+mod rlock;
 mod server;
+mod set;
 mod shelf;
 mod waiting;
 
+pub use array::Array;
+pub use barrier::Barrier;
 pub use collections::{Cell, Dict, Item, List, Namespace};
+pub use condition::Condition;
 pub use object::Shared;
 pub use proxy::{Managed, Proxy};
+pub use rlock::{RLock, RLockGuard};
+pub use set::Set;
 pub use waiting::{AcquireError, Event, Lock, LockGuard, Permit, Queue, Semaphore};
 
 use self::client::{Client, Door, SILENCE_MAX};
 use self::collections::{Entries, Row, Slot, Typed};
-use self::protocol::{ManagerRequest1, Payload, Verb};
+use self::protocol::{ManagerRequest2, Payload, Verb};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::ipc::codec;
@@ -146,7 +158,7 @@ impl Manager {
     pub fn listen_at(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = client::absolute(path.as_ref())?;
         let text = path.to_str().ok_or_else(|| Error::invalid("the path is no text").path(&path))?.to_owned();
-        self.client.ask(&ManagerRequest1 { text, ..ManagerRequest1::new(Verb::ListenAtPath, 0) }).map(drop)
+        self.client.ask(&ManagerRequest2 { text, ..ManagerRequest2::new(Verb::ListenAtPath, 0) }).map(drop)
     }
 
     /// Lets in who knows the key, by TCP. With port 0 the kernel chooses one; where it listens is returned. **Nothing is encrypted**: see
@@ -173,7 +185,7 @@ impl Manager {
     #[doc(alias = "authkey")]
     pub fn listen_on_tcp(&self, address: impl ToSocketAddrs, key: &[u8]) -> Result<SocketAddr, Error> {
         let payload = Payload::of(&(one_address(address)?, key))?;
-        let request = ManagerRequest1 { payload, ..ManagerRequest1::new(Verb::ListenOnTcp, 0) };
+        let request = ManagerRequest2 { payload, ..ManagerRequest2::new(Verb::ListenOnTcp, 0) };
         let listens = self.client.ask(&request)?.1.value::<Option<SocketAddr>>()?;
         listens.ok_or_else(|| Error::new(ErrorKind::Decode).detail("the manager does not say where it listens"))
     }
@@ -214,6 +226,22 @@ impl Manager {
         Ok(List::of_handle(proxy::create(&self.client, |()| Row::<T>(Vec::new()), &())?))
     }
 
+    /// A new set.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn set<T: Item + Eq + Hash>(&self) -> Result<Set<T>, Error> {
+        set::set(&self.client)
+    }
+
+    /// A new row of these values, whose length never changes.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn array<T: Item>(&self, values: impl Into<Vec<T>>) -> Result<Array<T>, Error> {
+        array::array(&self.client, &values.into())
+    }
+
     /// A new place for one value.
     ///
     /// # Errors
@@ -247,12 +275,44 @@ impl Manager {
         waiting::lock(&self.client)
     }
 
-    /// A new semaphore with so many permits.
+    /// A new lock that its holder can take again, free.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn rlock(&self) -> Result<RLock, Error> {
+        rlock::rlock(&self.client)
+    }
+
+    /// A new condition; it belongs to no lock in particular.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn condition(&self) -> Result<Condition, Error> {
+        condition::condition(&self.client)
+    }
+
+    /// A new barrier for so many.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create). [`ErrorKind::InvalidInput`] for none.
+    pub fn barrier(&self, parties: u64) -> Result<Barrier, Error> {
+        barrier::barrier(&self.client, parties)
+    }
+
+    /// A new semaphore with so many permits; [`release`](Semaphore::release) can make more.
     ///
     /// # Errors
     /// As [`create`](Self::create).
     pub fn semaphore(&self, permits: u64) -> Result<Semaphore, Error> {
-        waiting::semaphore(&self.client, permits)
+        waiting::semaphore(&self.client, permits, waiting::PERMITS_MAX)
+    }
+
+    /// A new semaphore with so many permits, and never more: a [`release`](Semaphore::release) too many is an error.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn bounded_semaphore(&self, permits: u64) -> Result<Semaphore, Error> {
+        waiting::semaphore(&self.client, permits, permits)
     }
 
     /// A new flag, not set.
@@ -274,7 +334,7 @@ impl Manager {
         }
         let payload = Payload::of(&codec::short_name::<M>())?;
         let request =
-            ManagerRequest1 { text: name.to_owned(), payload, ..ManagerRequest1::new(Verb::Publish, handle.object()) };
+            ManagerRequest2 { text: name.to_owned(), payload, ..ManagerRequest2::new(Verb::Publish, handle.object()) };
         self.client.ask(&request).map(drop)
     }
 
@@ -284,7 +344,7 @@ impl Manager {
     /// [`ErrorKind::NotFound`] if nothing has the name, [`ErrorKind::InvalidInput`] if it is of another type.
     pub fn find<M: Managed>(&self, name: &str) -> Result<M, Error> {
         let payload = Payload::of(&codec::short_name::<M>())?;
-        let request = ManagerRequest1 { text: name.to_owned(), payload, ..ManagerRequest1::new(Verb::Find, 0) };
+        let request = ManagerRequest2 { text: name.to_owned(), payload, ..ManagerRequest2::new(Verb::Find, 0) };
         let (object, _) = self.client.ask(&request)?;
         Ok(M::of_handle(client::Handle::counted(&self.client, object)))
     }
@@ -294,7 +354,7 @@ impl Manager {
     /// # Errors
     /// As [`create`](Self::create).
     pub fn withdraw(&self, name: &str) -> Result<(), Error> {
-        let request = ManagerRequest1 { text: name.to_owned(), ..ManagerRequest1::new(Verb::Withdraw, 0) };
+        let request = ManagerRequest2 { text: name.to_owned(), ..ManagerRequest2::new(Verb::Withdraw, 0) };
         self.client.ask(&request).map(drop)
     }
 

@@ -173,8 +173,8 @@ pub(super) trait Waiting: Send + 'static {
     /// Carries the call out, if that is possible now. It is asked again after each change.
     fn attempt(&mut self, call: &mut Self::Call, visitor: u64) -> Option<Self::Answer>;
 
-    /// A call that was attempted will not be carried out: its time is over, or nobody waits for it.
-    fn give_up(&mut self, _call: &mut Self::Call, _visitor: u64) {}
+    /// A call that was attempted will not be carried out: its time is over, or nobody waits for it because that one has gone.
+    fn give_up(&mut self, _call: &mut Self::Call, _visitor: u64, _has_gone: bool) {}
 
     /// The connection has ended: what it held is free.
     fn left(&mut self, _visitor: u64) {}
@@ -201,7 +201,7 @@ impl<S: Waiting> Object for Monitor<S> {
         loop {
             let (state, sleepers) = &mut *guard;
             if has_waited && (caller.is_gone)() {
-                state.give_up(&mut call, caller.visitor);
+                state.give_up(&mut call, caller.visitor, true);
                 self.changed.notify_all();
                 return Err(Failure::new(ErrorKind::Ended, "nobody waits for the answer"));
             }
@@ -214,7 +214,7 @@ impl<S: Waiting> Object for Monitor<S> {
             }
             let remaining = caller.deadline.remaining();
             if remaining == Some(Duration::ZERO) {
-                state.give_up(&mut call, caller.visitor);
+                state.give_up(&mut call, caller.visitor, false);
                 self.changed.notify_all();
                 return Err(Failure::new(ErrorKind::Timeout, "timed out: what was waited for has not come about"));
             }

@@ -41,9 +41,11 @@ pub(super) enum Verb {
     ListenAtPath = 10,
     /// Others may connect by TCP.
     ListenOnTcp = 11,
+    /// From the next message on, what both say stands in this memory. See [`line`](super::line).
+    Share = 12,
 }
 
-const VERBS: [Verb; 12] = [
+const VERBS: [Verb; 13] = [
     Verb::Hello,
     Verb::Call,
     Verb::Run,
@@ -56,11 +58,12 @@ const VERBS: [Verb; 12] = [
     Verb::Withdraw,
     Verb::ListenAtPath,
     Verb::ListenOnTcp,
+    Verb::Share,
 ];
 
 /// One thing that a client wants. The number in its name is the version of everything here.
 #[derive(Debug, Default)]
-pub(super) struct ManagerRequest1 {
+pub(super) struct ManagerRequest2 {
     pub(super) verb: Verb,
     pub(super) object: u64,
     /// The place of a function, or the number of a loan.
@@ -73,39 +76,39 @@ pub(super) struct ManagerRequest1 {
 
 /// What comes of it.
 #[derive(Debug)]
-pub(super) struct ManagerAnswer1(pub(super) Result<(u64, Payload), Failure>);
+pub(super) struct ManagerAnswer2(pub(super) Result<(u64, Payload), Failure>);
 
-impl ManagerRequest1 {
-    pub(super) fn new(verb: Verb, object: u64) -> ManagerRequest1 {
-        ManagerRequest1 { verb, object, ..ManagerRequest1::default() }
+impl ManagerRequest2 {
+    pub(super) fn new(verb: Verb, object: u64) -> ManagerRequest2 {
+        ManagerRequest2 { verb, object, ..ManagerRequest2::default() }
     }
 }
 
-impl Serialize for ManagerRequest1 {
+impl Serialize for ManagerRequest2 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ManagerRequest1 { verb, object, number, patience, text, payload } = self;
+        let ManagerRequest2 { verb, object, number, patience, text, payload } = self;
         (*verb as u8, object, number, patience, text, payload).serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for ManagerRequest1 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ManagerRequest1, D::Error> {
+impl<'de> Deserialize<'de> for ManagerRequest2 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ManagerRequest2, D::Error> {
         type Form = (u8, u64, u64, Option<Duration>, String, Payload);
         let (verb, object, number, patience, text, payload) = Form::deserialize(deserializer)?;
         let verb = VERBS.get(usize::from(verb)).copied().ok_or_else(|| D::Error::custom("no verb of this version"))?;
-        Ok(ManagerRequest1 { verb, object, number, patience, text, payload })
+        Ok(ManagerRequest2 { verb, object, number, patience, text, payload })
     }
 }
 
-impl Serialize for ManagerAnswer1 {
+impl Serialize for ManagerAnswer2 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.0.serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for ManagerAnswer1 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ManagerAnswer1, D::Error> {
-        Ok(ManagerAnswer1(Deserialize::deserialize(deserializer)?))
+impl<'de> Deserialize<'de> for ManagerAnswer2 {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ManagerAnswer2, D::Error> {
+        Ok(ManagerAnswer2(Deserialize::deserialize(deserializer)?))
     }
 }
 
@@ -118,12 +121,11 @@ pub(super) struct Payload {
 
 impl Payload {
     pub(super) fn of<T: Serialize + ?Sized>(value: &T) -> Result<Payload, Error> {
-        let (bytes, descriptors) = codec::encode(value)?;
-        Ok(Payload { bytes, descriptors: descriptors.into_iter().map(Descriptor::from).collect() })
+        Ok(Payload::of_encoded(codec::encode(value)?))
     }
 
-    pub(super) fn of_bytes(bytes: Vec<u8>) -> Payload {
-        Payload { bytes, descriptors: Vec::new() }
+    pub(super) fn of_encoded((bytes, descriptors): codec::Encoded) -> Payload {
+        Payload { bytes, descriptors: descriptors.into_iter().map(Descriptor::from).collect() }
     }
 
     pub(super) fn value<T: DeserializeOwned>(self) -> Result<T, Error> {
@@ -253,18 +255,18 @@ mod tests {
     /// What version 1 has written must be read by everything that calls itself version 1.
     #[test]
     fn the_bytes_of_the_version_stay() {
-        let payload = Payload::of_bytes(vec![9, 8]);
+        let payload = Payload::of_encoded((vec![9, 8], Vec::new()));
         let patience = Some(Duration::from_millis(1_500));
-        let request = ManagerRequest1 { verb: Verb::Call, object: 300, number: 7, patience, text: "a".into(), payload };
+        let request = ManagerRequest2 { verb: Verb::Call, object: 300, number: 7, patience, text: "a".into(), payload };
         let bytes = codec::encode(&request).unwrap().0;
         let written = [1, 0xac, 2, 7, 1, 1, 0x80, 0xca, 0xb5, 0xee, 1, 1, b'a', 2, 9, 8, 0];
         assert_eq!(bytes, written);
-        let read: ManagerRequest1 = codec::decode(&written, Vec::new()).unwrap();
+        let read: ManagerRequest2 = codec::decode(&written, Vec::new()).unwrap();
         assert_eq!((read.verb, read.object, read.number, read.patience), (Verb::Call, 300, 7, patience));
         let failure = Failure::new(ErrorKind::Timeout, "late");
-        let answer = codec::encode(&ManagerAnswer1(Err(failure))).unwrap().0;
+        let answer = codec::encode(&ManagerAnswer2(Err(failure))).unwrap().0;
         assert_eq!(answer, [1, 6, 4, b'l', b'a', b't', b'e', 0]);
-        assert!(codec::decode::<ManagerRequest1>(&[99, 0, 0, 0, 0, 0, 0], Vec::new()).is_err());
+        assert!(codec::decode::<ManagerRequest2>(&[99, 0, 0, 0, 0, 0, 0], Vec::new()).is_err());
     }
 
     #[test]

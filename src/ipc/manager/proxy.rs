@@ -3,7 +3,7 @@
 
 use super::client::{Client, Handle};
 use super::object::{self, Exclusive, Shared};
-use super::protocol::{Failure, ManagerRequest1, Payload, Verb};
+use super::protocol::{Failure, ManagerRequest2, Payload, Verb};
 use super::server::put_on_shelf;
 use crate::deadline::Deadline;
 use crate::error::Error;
@@ -103,10 +103,10 @@ impl<T: Shared> Proxy<T> {
     /// As [`call`](Self::call), and [a timeout](Error::is_timeout).
     pub fn call_timeout(&self, call: &T::Call, timeout: Duration) -> Result<T::Answer, Error> {
         let deadline = Deadline::after(timeout);
-        let request = ManagerRequest1 {
+        let request = ManagerRequest2 {
             patience: deadline.remaining(),
             payload: Payload::of(call)?,
-            ..ManagerRequest1::new(Verb::Call, self.handle.object())
+            ..ManagerRequest2::new(Verb::Call, self.handle.object())
         };
         self.handle.request(&request, deadline)?.value()
     }
@@ -139,7 +139,7 @@ where
     let _witness = function;
     let number = Function::of(run_there::<T, F, A, R>)?.place();
     let payload = Payload::of(arguments)?;
-    let request = ManagerRequest1 { number, payload, ..ManagerRequest1::new(Verb::Run, handle.object()) };
+    let request = ManagerRequest2 { number, payload, ..ManagerRequest2::new(Verb::Run, handle.object()) };
     let result = handle.request(&request, Deadline::NEVER)?.value::<Result<R, Failure>>()?;
     result.map_err(Failure::into_error)
 }
@@ -180,5 +180,5 @@ where
 {
     let number = Function::of(make)?.place();
     let payload = Payload::of(arguments)?;
-    Handle::create(client, &ManagerRequest1 { number, payload, ..ManagerRequest1::new(Verb::Create, 0) })
+    Handle::create(client, &ManagerRequest2 { number, payload, ..ManagerRequest2::new(Verb::Create, 0) })
 }

@@ -4,8 +4,9 @@
 //! A connection comes through the door, a socket of which every process that was given a proxy has a copy, or from a listener. Whoever has the door has
 //! it from us: no name leads to it. The process ends when its lifeline does, which only the owner has.
 
+use super::line::{Line, Memory};
 use super::object::{self, Caller, Object, handing, making};
-use super::protocol::{Failure, ManagerAnswer1, ManagerRequest1, Payload, Verb};
+use super::protocol::{Failure, ManagerAnswer2, ManagerRequest2, Payload, Verb};
 use super::shelf::Shelf;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -15,7 +16,7 @@ use crate::ipc::listener::Listener;
 use crate::ipc::passing::Descriptor;
 use crate::ipc::wait::wait_any_timeout;
 use crate::ipc::{bootstrap, call};
-use crate::sys::{poll, socket};
+use crate::sys::socket;
 use std::collections::HashMap;
 use std::io::{PipeWriter, Read, Write};
 use std::net::SocketAddr;
@@ -37,7 +38,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const STACK: usize = 2 << 20;
 
 /// The other end of a client's connection.
-type Visit = Connection<ManagerAnswer1, ManagerRequest1>;
+type Visit = Line<ManagerAnswer2, ManagerRequest2>;
 
 /// What the process is started with.
 pub(super) type Arguments = (Connection<(), Descriptor>, RawConnection);
@@ -125,11 +126,11 @@ impl Server {
     }
 
     fn welcome(self: &Arc<Server>, connection: RawConnection, is_local: bool) {
-        let mut visit: Visit = connection.typed();
+        let mut visit = Visit::new(connection);
         let refuse = |visit: &mut Visit, text: &str| {
             let failure = Failure::new(ErrorKind::ResourceExhausted, text);
             // If it cannot be told, it sees that the connection is closed.
-            let _ = visit.send_timeout(&ManagerAnswer1(Err(failure)), Duration::ZERO);
+            let _ = visit.send(&ManagerAnswer2(Err(failure)), Deadline::now());
         };
         if self.visitors.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
             self.visitors.fetch_sub(1, Ordering::Relaxed);
@@ -163,15 +164,35 @@ impl Visitor {
     fn attend(mut self, mut visit: Visit) {
         bootstrap::account_for_this_thread();
         // What is no message of ours ends the connection: its client sees that.
-        while let Ok(request) = visit.recv() {
+        while let Ok(request) = visit.recv(Deadline::NEVER) {
+            if request.verb == Verb::Share {
+                if self.share(request, &mut visit).is_err() {
+                    break;
+                }
+                continue;
+            }
             let has_answer = request.verb != Verb::Release;
-            let answer = ManagerAnswer1(self.answer(request, &visit));
+            let answer = ManagerAnswer2(self.answer(request, &visit));
             if has_answer && tell(&mut visit, &answer).is_err() {
                 break;
             }
         }
         drop(visit);
         self.leave();
+    }
+
+    /// From the next message on the memory is used. The answer still goes the old way.
+    fn share(&self, request: ManagerRequest2, visit: &mut Visit) -> Result<(), Error> {
+        let memory =
+            if self.is_local { request.payload.value::<Descriptor>() } else { Err(Error::invalid("not here")) };
+        let memory = memory.and_then(|file| Memory::attach(file.as_fd()));
+        let (answer, memory) = match memory {
+            Ok(memory) => (Ok((0, Payload::default())), Some(memory)),
+            Err(error) => (Err(error.into()), None),
+        };
+        tell(visit, &ManagerAnswer2(answer))?;
+        memory.into_iter().for_each(|memory| visit.answer_in(memory));
+        Ok(())
     }
 
     /// What it held is free, what it kept may go.
@@ -191,13 +212,13 @@ impl Visitor {
     }
 
     /// A panic of the user's is an answer.
-    fn answer(&mut self, request: ManagerRequest1, visit: &Visit) -> Result<(u64, Payload), Failure> {
+    fn answer(&mut self, request: ManagerRequest2, visit: &Visit) -> Result<(u64, Payload), Failure> {
         let caught = panic::catch_unwind(AssertUnwindSafe(|| self.serve(request, visit)));
         caught.unwrap_or_else(|_| Err(Error::of_panic(bootstrap::take_last_panic()).into()))
     }
 
-    fn serve(&mut self, request: ManagerRequest1, visit: &Visit) -> Result<(u64, Payload), Failure> {
-        let ManagerRequest1 { verb, object, number, patience, text, payload } = request;
+    fn serve(&mut self, request: ManagerRequest2, visit: &Visit) -> Result<(u64, Payload), Failure> {
+        let ManagerRequest2 { verb, object, number, patience, text, payload } = request;
         let nothing = || Payload::default();
         match verb {
             Verb::Hello => {
@@ -208,8 +229,7 @@ impl Visitor {
                 let called = self.server.shelf().get(object)?;
                 self.remember(object, &called);
                 let deadline = patience.map_or(Deadline::NEVER, Deadline::after);
-                // Who waits for an answer says nothing, so what comes is the end.
-                let is_gone = || poll::wait_readable(visit.as_fd(), Some(Instant::now())).unwrap_or(true);
+                let is_gone = || visit.is_gone();
                 Ok((0, called.call(payload, &Caller { visitor: self.number, deadline, is_gone: &is_gone })?))
             }
             Verb::Run => {
@@ -217,7 +237,7 @@ impl Visitor {
                 let called = self.server.shelf().get(object)?;
                 let (bytes, descriptors) = payload.into_parts();
                 let result = handing(called, || Function::at(number).call(bytes, descriptors))?;
-                Ok((0, Payload::of_bytes(result)))
+                Ok((0, Payload::of_encoded(result)))
             }
             Verb::Create => {
                 self.must_be_of_program("make an object")?;
@@ -258,6 +278,8 @@ impl Visitor {
                 self.listen(Listener::bind(PathBuf::from(text))?)?;
                 Ok((0, nothing()))
             }
+            // Answered by who has the connection in its hands.
+            Verb::Share => Err(Failure::new(ErrorKind::InvalidInput, "the memory is shared already")),
             Verb::ListenOnTcp => {
                 self.must_be_of_program("let others in")?;
                 let (address, key) = payload.value::<(SocketAddr, Vec<u8>)>()?;
@@ -314,9 +336,9 @@ impl Visitor {
 }
 
 /// An answer that cannot be sent is told as a failure; an error if that cannot be sent either.
-fn tell(visit: &mut Visit, answer: &ManagerAnswer1) -> Result<(), Error> {
-    match visit.send(answer) {
-        Err(error) if error.is_invalid_input() => visit.send(&ManagerAnswer1(Err(error.into()))),
+fn tell(visit: &mut Visit, answer: &ManagerAnswer2) -> Result<(), Error> {
+    match visit.send(answer, Deadline::NEVER) {
+        Err(error) if error.is_invalid_input() => visit.send(&ManagerAnswer2(Err(error.into())), Deadline::NEVER),
         sent => sent,
     }
 }

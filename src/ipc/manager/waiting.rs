@@ -39,27 +39,27 @@ pub struct Lock {
 
 managed!(Lock);
 
-const TAKE: u8 = 0;
-const GIVE: u8 = 1;
-const LOOK: u8 = 2;
-const CLEAR: u8 = 3;
+pub(super) const TAKE: u64 = 0;
+pub(super) const GIVE: u64 = 1;
+pub(super) const LOOK: u64 = 2;
+pub(super) const CLEAR: u64 = 3;
 
 const FREE: u64 = 0;
 const TAKEN: u64 = 1;
-const TAKEN_FROM_DEAD: u64 = 2;
+pub(super) const TAKEN_FROM_DEAD: u64 = 2;
 
 /// What a [`Lock`] stands for.
 #[derive(Debug, Default)]
-struct LockState {
+pub(super) struct LockState {
     holder: Option<u64>,
     has_died: bool,
 }
 
 impl Waiting for LockState {
-    type Call = u8;
+    type Call = u64;
     type Answer = u64;
 
-    fn attempt(&mut self, call: &mut u8, visitor: u64) -> Option<u64> {
+    fn attempt(&mut self, call: &mut u64, visitor: u64) -> Option<u64> {
         match *call {
             TAKE if self.holder.is_none() => {
                 self.holder = Some(visitor);
@@ -106,9 +106,9 @@ impl Lock {
         self.lock_until(Deadline::after(timeout))
     }
 
-    fn lock_until(&self, deadline: Deadline) -> Result<LockGuard, AcquireError> {
+    pub(super) fn lock_until(&self, deadline: Deadline) -> Result<LockGuard, AcquireError> {
         let (answer, held) = Held::take(&self.handle, deadline)?;
-        let guard = LockGuard { _held: held };
+        let guard = LockGuard { held };
         if answer == TAKEN_FROM_DEAD { Err(AcquireError::OwnerDied(OwnerDied::of(guard))) } else { Ok(guard) }
     }
 
@@ -124,13 +124,13 @@ impl Lock {
 
 /// What is held of a lock or a semaphore, and the connection that holds it.
 #[derive(Debug)]
-struct Held {
-    handle: Handle,
+pub(super) struct Held {
+    pub(super) handle: Handle,
     line: Option<Box<Line>>,
 }
 
 impl Held {
-    fn take(handle: &Handle, deadline: Deadline) -> Result<(u64, Held), Error> {
+    pub(super) fn take(handle: &Handle, deadline: Deadline) -> Result<(u64, Held), Error> {
         let (answer, line) = handle.call_on::<_, u64>(handle.client().line()?, &TAKE, deadline)?;
         match answer {
             Ok(answer) => Ok((answer, Held { handle: handle.clone(), line: Some(Box::new(line)) })),
@@ -142,13 +142,26 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Does something else than giving it back.
+    fn end(mut self, verb: u64) {
+        if let Some(line) = self.line.take() {
+            self.say(*line, verb);
+        }
+    }
+
+    fn say(&self, line: Line, verb: u64) {
+        if let Ok((Ok(_), line)) = self.handle.call_on::<_, u64>(line, &verb, Deadline::NEVER) {
+            self.handle.client().put_back(line);
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         let Some(line) = self.line.take() else { return };
         // If the manager has gone, nothing is held any more.
-        if let Ok((Ok(_), line)) = self.handle.call_on::<_, u64>(*line, &GIVE, Deadline::NEVER) {
-            self.handle.client().put_back(line);
-        }
+        self.say(*line, GIVE);
     }
 }
 
@@ -156,25 +169,25 @@ impl Drop for Held {
 #[derive(Debug)]
 #[must_use = "the lock is given back at once otherwise"]
 pub struct LockGuard {
-    _held: Held,
+    pub(super) held: Held,
 }
 
-/// Why a [`Lock`] was not simply taken.
-pub enum AcquireError {
+/// Why a [`Lock`] or an [`RLock`](super::RLock) was not simply taken.
+pub enum AcquireError<G = LockGuard> {
     /// It was taken, but the last holder has died holding it: what it protects may be half done. Told once.
-    OwnerDied(OwnerDied<LockGuard>),
+    OwnerDied(OwnerDied<G>),
     /// It was not taken: the time has passed, or the manager has ended.
     Failed(Error),
 }
 
-impl AcquireError {
+impl<G> AcquireError<G> {
     /// Whether the time has passed.
     pub fn is_timeout(&self) -> bool {
         matches!(self, AcquireError::Failed(error) if error.is_timeout())
     }
 }
 
-impl fmt::Debug for AcquireError {
+impl<G> fmt::Debug for AcquireError<G> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AcquireError::OwnerDied(_) => out.write_str("OwnerDied(..)"),
@@ -183,7 +196,7 @@ impl fmt::Debug for AcquireError {
     }
 }
 
-impl fmt::Display for AcquireError {
+impl<G> fmt::Display for AcquireError<G> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AcquireError::OwnerDied(died) => fmt::Display::fmt(died, out),
@@ -192,17 +205,17 @@ impl fmt::Display for AcquireError {
     }
 }
 
-impl std::error::Error for AcquireError {}
+impl<G> std::error::Error for AcquireError<G> {}
 
-impl From<Error> for AcquireError {
-    fn from(error: Error) -> AcquireError {
+impl<G> From<Error> for AcquireError<G> {
+    fn from(error: Error) -> AcquireError<G> {
         AcquireError::Failed(error)
     }
 }
 
 /// Gives back what was taken.
-impl From<AcquireError> for Error {
-    fn from(error: AcquireError) -> Error {
+impl<G> From<AcquireError<G>> for Error {
+    fn from(error: AcquireError<G>) -> Error {
         match error {
             AcquireError::OwnerDied(died) => died.into(),
             AcquireError::Failed(error) => error,
@@ -224,6 +237,8 @@ impl From<AcquireError> for Error {
 /// assert_eq!(licences.available()?, 1);
 /// # Ok::<(), procession::Error>(())
 /// ```
+///
+/// From [`Manager::bounded_semaphore`](super::Manager::bounded_semaphore) if there must never be more permits than at first.
 #[doc(alias = "BoundedSemaphore")]
 pub struct Semaphore {
     handle: Handle,
@@ -232,30 +247,53 @@ pub struct Semaphore {
 
 managed!(Semaphore);
 
+/// More than anybody needs, and far from where counting would overflow.
+pub(super) const PERMITS_MAX: u64 = i64::MAX as u64;
+const TOO_MANY: u64 = u64::MAX;
+
 /// What a [`Semaphore`] stands for.
 #[derive(Debug)]
 struct Permits {
     free: u64,
+    /// Those that exist, whoever has them, and how many may.
+    total: u64,
+    bound: u64,
     held: HashMap<u64, u64>,
 }
 
+impl Permits {
+    fn new(permits: u64, bound: u64) -> Permits {
+        Permits { free: permits, total: permits, bound, held: HashMap::new() }
+    }
+
+    /// One less for this visitor, if it has one.
+    fn drop_one(&mut self, visitor: u64) -> bool {
+        let held = self.held.get_mut(&visitor).filter(|held| **held > 0);
+        held.map(|held| *held -= 1).is_some()
+    }
+}
+
 impl Waiting for Permits {
-    type Call = u8;
+    /// `TAKE`, `GIVE`, `LOOK`, `CLEAR`: the permit is kept for good; any larger number: so many more permits and `CLEAR`.
+    type Call = u64;
+    /// How many are free, or `TOO_MANY`.
     type Answer = u64;
 
-    fn attempt(&mut self, call: &mut u8, visitor: u64) -> Option<u64> {
+    fn attempt(&mut self, call: &mut u64, visitor: u64) -> Option<u64> {
         match *call {
             TAKE => {
                 self.free = self.free.checked_sub(1)?;
                 *self.held.entry(visitor).or_default() += 1;
             }
-            GIVE => {
-                if let Some(held) = self.held.get_mut(&visitor).filter(|held| **held > 0) {
-                    *held -= 1;
-                    self.free += 1;
-                }
+            GIVE => self.free += u64::from(self.drop_one(visitor)),
+            LOOK => {}
+            CLEAR => self.total -= u64::from(self.drop_one(visitor)),
+            many => {
+                let more = many - CLEAR;
+                let total = self.total.checked_add(more).filter(|total| *total <= self.bound);
+                let Some(total) = total else { return Some(TOO_MANY) };
+                (self.total, self.free) = (total, self.free + more);
             }
-            _ => {}
         }
         Some(self.free)
     }
@@ -265,9 +303,12 @@ impl Waiting for Permits {
     }
 }
 
-pub(super) fn semaphore(client: &Arc<Client>, permits: u64) -> Result<Semaphore, Error> {
-    let make = |free| put_on_shelf(Monitor::new(Permits { free, held: HashMap::new() }));
-    Ok(Semaphore::of_handle(create_by(client, make, &permits)?))
+pub(super) fn semaphore(client: &Arc<Client>, permits: u64, bound: u64) -> Result<Semaphore, Error> {
+    if permits > PERMITS_MAX {
+        return Err(Error::invalid(format!("{permits} permits: a semaphore has at most {PERMITS_MAX}")));
+    }
+    let make = |(permits, bound)| put_on_shelf(Monitor::new(Permits::new(permits, bound)));
+    Ok(Semaphore::of_handle(create_by(client, make, &(permits, bound))?))
 }
 
 impl Semaphore {
@@ -276,7 +317,7 @@ impl Semaphore {
     /// # Errors
     /// As [`Proxy::call`](super::Proxy::call).
     pub fn acquire(&self) -> Result<Permit, Error> {
-        Ok(Permit { _held: Held::take(&self.handle, Deadline::NEVER)?.1 })
+        Ok(Permit { held: Held::take(&self.handle, Deadline::NEVER)?.1 })
     }
 
     /// As [`acquire`](Self::acquire), for so long at most.
@@ -284,7 +325,7 @@ impl Semaphore {
     /// # Errors
     /// [A timeout](Error::is_timeout) also.
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit, Error> {
-        Ok(Permit { _held: Held::take(&self.handle, Deadline::after(timeout))?.1 })
+        Ok(Permit { held: Held::take(&self.handle, Deadline::after(timeout))?.1 })
     }
 
     /// How many permits are free just now.
@@ -294,13 +335,38 @@ impl Semaphore {
     pub fn available(&self) -> Result<u64, Error> {
         self.handle.call(&LOOK, Deadline::NEVER)
     }
+
+    /// Makes so many permits, whoever may have had them: one process releases, another one acquires and [forgets](Permit::forget).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if there would be more than there may be; nothing was released then. As
+    /// [`Proxy::call`](super::Proxy::call).
+    #[doc(alias = "post")]
+    pub fn release(&self, permits: u64) -> Result<(), Error> {
+        if permits == 0 {
+            return Ok(());
+        }
+        let call = permits.checked_add(CLEAR).filter(|_| permits <= PERMITS_MAX);
+        let too_many = || Error::invalid(format!("{permits} more permits are more than there may be"));
+        match self.handle.call::<_, u64>(&call.ok_or_else(too_many)?, Deadline::NEVER)? {
+            TOO_MANY => Err(too_many()),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// One permit of a [`Semaphore`], as long as it lives.
 #[derive(Debug)]
 #[must_use = "the permit is given back at once otherwise"]
 pub struct Permit {
-    _held: Held,
+    held: Held,
+}
+
+impl Permit {
+    /// Keeps it for good: it does not come back, not even when this process dies.
+    pub fn forget(self) {
+        self.held.end(CLEAR);
+    }
 }
 
 /// A flag in a manager's process: once it is set, everybody who waits for it goes on.
@@ -328,10 +394,10 @@ managed!(Event);
 struct Flag(bool);
 
 impl Waiting for Flag {
-    type Call = u8;
+    type Call = u64;
     type Answer = bool;
 
-    fn attempt(&mut self, call: &mut u8, _: u64) -> Option<bool> {
+    fn attempt(&mut self, call: &mut u64, _: u64) -> Option<bool> {
         match *call {
             TAKE => return self.0.then_some(true),
             GIVE => self.0 = true,
@@ -348,7 +414,7 @@ pub(super) fn event(client: &Arc<Client>) -> Result<Event, Error> {
 }
 
 impl Event {
-    fn ask(&self, verb: u8, deadline: Deadline) -> Result<bool, Error> {
+    fn ask(&self, verb: u64, deadline: Deadline) -> Result<bool, Error> {
         self.handle.call(&verb, deadline)
     }
 
@@ -418,15 +484,20 @@ pub struct Queue<T> {
 
 managed!(Queue<T>);
 
+const DONE: u64 = 4;
+const JOIN: u64 = 5;
+const UNFINISHED: u64 = 6;
+
 /// What a [`Queue`] stands for.
 #[derive(Debug)]
 struct Items<T> {
     items: VecDeque<T>,
     items_max: u64,
+    unfinished: u64,
 }
 
 impl<T: Item> Waiting for Items<T> {
-    type Call = (u8, Option<T>);
+    type Call = (u64, Option<T>);
     type Answer = (u64, Option<T>);
 
     fn attempt(&mut self, (verb, item): &mut Self::Call, _: u64) -> Option<Self::Answer> {
@@ -436,8 +507,16 @@ impl<T: Item> Waiting for Items<T> {
             GIVE if length >= self.items_max => None,
             GIVE => {
                 self.items.extend(item.take());
+                self.unfinished += 1;
                 Some((length + 1, None))
             }
+            DONE => {
+                let before = self.unfinished;
+                self.unfinished = before.saturating_sub(1);
+                Some((before, None))
+            }
+            JOIN if self.unfinished > 0 => None,
+            UNFINISHED => Some((self.unfinished, None)),
             _ => Some((length, None)),
         }
     }
@@ -447,12 +526,12 @@ pub(super) fn queue<T: Item>(client: &Arc<Client>, items_max: u64) -> Result<Que
     if items_max == 0 {
         return Err(Error::invalid("a queue for no items at a time would never take one"));
     }
-    let make = |items_max| put_on_shelf(Monitor::new(Items::<T> { items: VecDeque::new(), items_max }));
+    let make = |items_max| put_on_shelf(Monitor::new(Items::<T> { items: VecDeque::new(), items_max, unfinished: 0 }));
     Ok(Queue::of_handle(create_by(client, make, &items_max)?))
 }
 
 impl<T: Item> Queue<T> {
-    fn ask(&self, verb: u8, item: Option<&T>, deadline: Deadline) -> Result<(u64, Option<T>), Error> {
+    fn ask(&self, verb: u64, item: Option<&T>, deadline: Deadline) -> Result<(u64, Option<T>), Error> {
         self.handle.call(&(verb, item), deadline)
     }
 
@@ -511,6 +590,54 @@ impl<T: Item> Queue<T> {
     pub fn is_empty(&self) -> Result<bool, Error> {
         Ok(self.len()? == 0)
     }
+
+    /// Says that an item that was taken has been dealt with. Who counts on it uses [`join`](Self::join).
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if this was said of every item that was ever put. As [`Proxy::call`](super::Proxy::call).
+    pub fn task_done(&self) -> Result<(), Error> {
+        match self.ask(DONE, None, Deadline::NEVER)?.0 {
+            0 => Err(Error::invalid("task_done was called more often than there were items")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until [`task_done`](Self::task_done) was said of every item that was put. A client that dies between the two says nothing: then this
+    /// waits until somebody else does.
+    ///
+    /// # Errors
+    /// As [`Proxy::call`](super::Proxy::call).
+    ///
+    /// ```
+    /// let manager = procession::ipc::Manager::start()?;
+    /// let jobs = manager.queue::<u8>(10)?;
+    /// jobs.put(&1)?;
+    /// let worker = jobs.clone();
+    /// let thread = std::thread::spawn(move || worker.get().and_then(|_| worker.task_done()));
+    /// jobs.join()?;
+    /// assert_eq!(jobs.unfinished_tasks()?, 0);
+    /// # thread.join().unwrap()?;
+    /// # Ok::<(), procession::Error>(())
+    /// ```
+    pub fn join(&self) -> Result<(), Error> {
+        self.ask(JOIN, None, Deadline::NEVER).map(drop)
+    }
+
+    /// As [`join`](Self::join), for so long at most.
+    ///
+    /// # Errors
+    /// [A timeout](Error::is_timeout) also.
+    pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
+        self.ask(JOIN, None, Deadline::after(timeout)).map(drop)
+    }
+
+    /// Of how many items that were put [`task_done`](Self::task_done) was not said.
+    ///
+    /// # Errors
+    /// As [`Proxy::call`](super::Proxy::call).
+    pub fn unfinished_tasks(&self) -> Result<u64, Error> {
+        Ok(self.ask(UNFINISHED, None, Deadline::NEVER)?.0)
+    }
 }
 
 #[cfg(test)]
@@ -534,7 +661,7 @@ mod tests {
 
     #[test]
     fn permits_come_back() {
-        let mut permits = Permits { free: 2, held: HashMap::new() };
+        let mut permits = Permits::new(2, 3);
         assert_eq!((permits.attempt(&mut { TAKE }, 1), permits.attempt(&mut { TAKE }, 1)), (Some(1), Some(0)));
         assert_eq!(permits.attempt(&mut { TAKE }, 2), None);
         assert_eq!(permits.attempt(&mut { GIVE }, 2), Some(0));
@@ -542,11 +669,22 @@ mod tests {
         permits.left(1);
         permits.left(1);
         assert_eq!(permits.attempt(&mut { LOOK }, 2), Some(2));
+        // One more than there were, and one less again, which does not come back.
+        let more = |permits: &mut Permits, count: u64| permits.attempt(&mut { count + CLEAR }, 2);
+        assert_eq!(
+            (more(&mut permits, 2), more(&mut permits, 1), more(&mut permits, 1)),
+            (Some(TOO_MANY), Some(3), Some(TOO_MANY))
+        );
+        assert_eq!(permits.attempt(&mut { TAKE }, 1), Some(2));
+        assert_eq!(permits.attempt(&mut { CLEAR }, 1), Some(2));
+        permits.left(1);
+        assert_eq!((permits.free, permits.total), (2, 2));
+        assert_eq!(more(&mut permits, 1), Some(3));
     }
 
     #[test]
     fn a_queue_keeps_order_and_bound() {
-        let mut queue = Items { items: VecDeque::new(), items_max: 2 };
+        let mut queue = Items { items: VecDeque::new(), items_max: 2, unfinished: 0 };
         assert_eq!(queue.attempt(&mut (TAKE, None), 1), None);
         let mut put = |item| queue.attempt(&mut (GIVE, Some(item)), 1);
         assert_eq!((put(1), put(2), put(3)), (Some((1, None)), Some((2, None)), None));
@@ -555,6 +693,14 @@ mod tests {
         assert_eq!(queue.attempt(&mut (TAKE, None), 1), Some((2, Some(1))));
         assert_eq!(queue.attempt(&mut waits, 1), Some((2, None)));
         assert_eq!(queue.attempt(&mut (LOOK, None), 1), Some((2, None)));
+        // Three were put.
+        assert_eq!(
+            (queue.attempt(&mut (JOIN, None), 1), queue.attempt(&mut (UNFINISHED, None), 1)),
+            (None, Some((3, None)))
+        );
+        (1..=3).rev().for_each(|left| assert_eq!(queue.attempt(&mut (DONE, None), 1), Some((left, None))));
+        assert_eq!(queue.attempt(&mut (DONE, None), 1), Some((0, None)));
+        assert!(queue.attempt(&mut (JOIN, None), 1).is_some());
     }
 
     #[test]

@@ -17,15 +17,20 @@
 //! | 512 + [`RING`] | results | worker |
 //!
 //! What is too large for a ring lies in a file beside it, whose pages are given back when it was read.
+//!
+//! Descriptors go through a socket beside it, one packet for each task or result that has any, sent before the piece that says how many they are. At
+//! most one task with descriptors is with a worker at a time, so a packet that was not received belongs to a task that was not begun: the pool,
+//! which has a copy of the worker's end, takes it back with the task. Until then nobody else holds the descriptors.
 
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::ipc::region::LOOK;
 use crate::ipc::word::{Long, View, Word};
 use crate::sys::shared::{self, Mapping};
+use crate::sys::socket;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -47,9 +52,18 @@ const INLINE_MAX: usize = 8 * 1024;
 /// In front of each piece: its length, and what it is; the rest up to the end of the ring is skipped.
 const HEAD: usize = 8;
 const SKIP: u32 = u32::MAX;
-/// Its bytes are in the file: the piece holds place and length.
+/// What a piece is: in the lowest bit, whether its bytes are in the file, so that the piece holds place and length; above, how many descriptors
+/// come with it.
 const IN_FILE: u32 = 1;
 const INLINE: u32 = 0;
+const DESCRIPTOR: u32 = 2;
+
+fn kind_of(long: bool, descriptors: u32) -> u32 {
+    if long { IN_FILE + descriptors * DESCRIPTOR } else { INLINE + descriptors * DESCRIPTOR }
+}
+
+/// So many descriptors can come with one task or result: a packet of them.
+pub(super) const DESCRIPTORS_MAX: usize = socket::DESCRIPTORS_MAX;
 
 fn mapped(file: BorrowedFd<'_>) -> Result<Mapping, Error> {
     let length = NonZeroUsize::new(LENGTH).ok_or_else(|| Error::invalid("a channel of no length"))?;
@@ -149,12 +163,38 @@ impl Beside {
     }
 }
 
+/// Sends a packet of descriptors, if there are any.
+fn send(socket: &OwnedFd, descriptors: &[OwnedFd], waits: bool) -> io::Result<()> {
+    if descriptors.is_empty() {
+        return Ok(());
+    }
+    socket::send(socket.as_fd(), &[IoSlice::new(&[0])], descriptors, waits).map(drop)
+}
+
+/// Receives a packet of so many descriptors, which was sent before its piece.
+fn receive(socket: &OwnedFd, count: u32) -> io::Result<Vec<OwnedFd>> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let (mut byte, mut descriptors) = (Vec::with_capacity(1), Vec::new());
+    let received = socket::receive_with_descriptors(socket.as_fd(), &mut byte, 1, None, &mut descriptors, false)?;
+    if received.lost {
+        return Err(io::Error::other("this process may not have so many descriptors"));
+    }
+    if descriptors.len() != count as usize {
+        let text = format!("{} descriptors have come instead of {count}", descriptors.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    Ok(descriptors)
+}
+
 /// The descriptors that make a channel, on their way to the worker.
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) memory: OwnedFd,
     pub(super) tasks: OwnedFd,
     pub(super) results: OwnedFd,
+    pub(super) socket: OwnedFd,
 }
 
 /// A task that was granted and not answered.
@@ -163,6 +203,41 @@ struct Granted<T> {
     task: T,
     /// Where its piece begins, with what is skipped before it.
     start: u64,
+    /// How many descriptors were sent with it, and those that are kept for another beginning.
+    sent: u32,
+    kept: Vec<OwnedFd>,
+}
+
+/// A task that the worker has not begun, or not taken.
+#[derive(Debug)]
+pub(super) struct Returned<T> {
+    pub(super) task: T,
+    /// Its descriptors; an error if this process could not take them back.
+    pub(super) descriptors: io::Result<Vec<OwnedFd>>,
+}
+
+/// What becomes of the tasks of a worker that has died.
+#[derive(Debug)]
+pub(super) struct Rest<T> {
+    /// The one that it was in, with what was kept for another beginning.
+    pub(super) begun: Option<(T, Vec<OwnedFd>)>,
+    pub(super) unbegun: Vec<Returned<T>>,
+}
+
+/// A task that could not be granted. Without an error there is no room just now.
+#[derive(Debug)]
+pub(super) struct Ungranted<T> {
+    pub(super) task: T,
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) error: Option<io::Error>,
+}
+
+/// The answer to a task.
+#[derive(Debug)]
+pub(super) struct Answered<T> {
+    pub(super) task: T,
+    /// The descriptors in the result; an error if this process may not have so many.
+    pub(super) descriptors: io::Result<Vec<OwnedFd>>,
 }
 
 /// The side of the pool. `T` is what it knows of a task.
@@ -171,6 +246,9 @@ pub(super) struct Channel<T> {
     mapping: Mapping,
     tasks: Beside,
     results: Beside,
+    /// Our end of the way for descriptors, and a copy of the worker's.
+    socket: OwnedFd,
+    theirs: OwnedFd,
     granted: VecDeque<Granted<T>>,
     /// Where the next task goes.
     end: u64,
@@ -184,16 +262,19 @@ impl<T> Channel<T> {
         let memory = shared::create(c"procession-worker", LENGTH as u64).map_err(step)?;
         let tasks = shared::unsealed(c"procession-tasks").map_err(step)?;
         let results = shared::unsealed(c"procession-results").map_err(step)?;
-        let ours = |file: &OwnedFd| file.try_clone().map(File::from).map_err(|error| Error::io("dup", error));
+        let (ours, socket) = socket::packet_pair().map_err(|error| Error::io("socketpair", error))?;
+        let copy = |file: &OwnedFd| file.try_clone().map_err(|error| Error::io("dup", error));
         let channel = Channel {
             mapping: mapped(memory.as_fd())?,
-            tasks: Beside { file: ours(&tasks)?, end: 0 },
-            results: Beside { file: ours(&results)?, end: 0 },
+            tasks: Beside { file: copy(&tasks)?.into(), end: 0 },
+            results: Beside { file: copy(&results)?.into(), end: 0 },
+            socket: ours,
+            theirs: copy(&socket)?,
             granted: VecDeque::new(),
             end: 0,
             read: 0,
         };
-        Ok((channel, Ends { memory, tasks, results }))
+        Ok((channel, Ends { memory, tasks, results, socket }))
     }
 
     fn view(&self) -> View<'_> {
@@ -210,23 +291,33 @@ impl<T> Channel<T> {
         self.granted.iter().map(|granted| &granted.task)
     }
 
-    /// Grants the worker a task. Gives it back if there is no room.
-    pub(super) fn grant(&mut self, task: T, bytes: &[u8]) -> Result<(), (T, Option<io::Error>)> {
+    /// Grants the worker a task with its descriptors, which are kept as well if the task may be begun again. Gives everything back if there is no room.
+    pub(super) fn grant(
+        &mut self,
+        task: T,
+        bytes: &[u8],
+        descriptors: Vec<OwnedFd>,
+        keeps: bool,
+    ) -> Result<(), Ungranted<T>> {
         let long = bytes.len() > INLINE_MAX;
         let (_, size) = Ring::size_at(self.end, if long { 16 } else { bytes.len() });
         let oldest = self.granted.front().map_or(self.end, |granted| granted.start);
-        if self.end + size - oldest > RING as u64 {
-            return Err((task, None));
+        let occupied = !descriptors.is_empty() && self.granted.iter().any(|granted| granted.sent > 0);
+        if self.end + size - oldest > RING as u64 || occupied {
+            return Err(Ungranted { task, descriptors, error: None });
         }
-        let end = if long {
-            match self.tasks.write(bytes) {
-                Ok(place) => self.ring(0).write(self.end, IN_FILE, &place),
-                Err(error) => return Err((task, Some(error))),
-            }
-        } else {
-            self.ring(0).write(self.end, INLINE, bytes)
+        let place = if long { self.tasks.write(bytes).map(Some) } else { Ok(None) };
+        // They go last, because they cannot be taken back by somebody who has not enough descriptors.
+        let place = place.and_then(|place| send(&self.socket, &descriptors, false).map(|()| place));
+        let place = match place {
+            Ok(place) => place,
+            Err(error) => return Err(Ungranted { task, descriptors, error: Some(error) }),
         };
-        self.granted.push_back(Granted { task, start: self.end });
+        let sent = descriptors.len() as u32;
+        let kind = kind_of(long, sent);
+        let end = self.ring(0).write(self.end, kind, place.as_ref().map_or(bytes, |place| place));
+        let kept = if keeps { descriptors } else { Vec::new() };
+        self.granted.push_back(Granted { task, start: self.end, sent, kept });
         self.end = end;
         change(self.counts(), |granted, claimed| Some((granted.wrapping_add(1), claimed)));
         Ok(())
@@ -241,7 +332,7 @@ impl<T> Channel<T> {
     }
 
     /// Takes back up to so many tasks that the worker has not begun, the last ones first.
-    pub(super) fn take_back(&mut self, count_max: usize) -> Vec<T> {
+    pub(super) fn take_back(&mut self, count_max: usize) -> Vec<Returned<T>> {
         let mut count = 0;
         change(self.counts(), |granted, claimed| {
             count = granted.wrapping_sub(claimed).min(count_max.try_into().unwrap_or(u32::MAX));
@@ -251,9 +342,16 @@ impl<T> Channel<T> {
         for _ in 0..count {
             let Some(granted) = self.granted.pop_back() else { break };
             self.end = granted.start;
-            back.push(granted.task);
+            back.push(self.returned(granted));
         }
         back
+    }
+
+    /// A task that was not begun, with its descriptors.
+    fn returned(&self, Granted { task, sent, kept, .. }: Granted<T>) -> Returned<T> {
+        // What was not received is in the socket, and nothing else is.
+        let unreceived = receive(&self.theirs, sent);
+        Returned { task, descriptors: if kept.is_empty() { unreceived } else { Ok(kept) } }
     }
 
     /// How many of its tasks the worker has not begun.
@@ -263,24 +361,26 @@ impl<T> Channel<T> {
     }
 
     /// The next result, with its task. An error if what is there is none.
-    pub(super) fn next_result(&mut self, bytes: &mut Vec<u8>) -> io::Result<Option<T>> {
+    pub(super) fn next_result(&mut self, bytes: &mut Vec<u8>) -> io::Result<Option<Answered<T>>> {
         let written = self.view().long(AT_WRITTEN).load();
         if written == self.read {
             return Ok(None);
         }
         let garbled = || io::Error::new(io::ErrorKind::InvalidData, "the worker has written over its results");
         let (kind, next) = self.ring(RING).read(self.read, bytes).ok_or_else(garbled)?;
-        if kind == IN_FILE {
+        if kind & IN_FILE != 0 {
             let place = std::mem::take(bytes);
             self.results.read(&place, bytes)?;
         }
+        let descriptors = receive(&self.socket, kind / DESCRIPTOR);
         self.read = next;
         self.view().long(AT_READ).store(next);
         let blocked = self.view().word(AT_BLOCKED);
         if blocked.load() != 0 && blocked.swap(0) != 0 {
             blocked.wake(1);
         }
-        self.granted.pop_front().map(|granted| Some(granted.task)).ok_or_else(garbled)
+        let granted = self.granted.pop_front().ok_or_else(garbled)?;
+        Ok(Some(Answered { task: granted.task, descriptors }))
     }
 
     /// Asks to be rung for when there is something new. True if there is already: a result, or that it has become `ready`.
@@ -295,11 +395,11 @@ impl<T> Channel<T> {
     }
 
     /// What becomes of the tasks of a worker that has died: the one that it was in, and those that it had not begun.
-    pub(super) fn into_rest(mut self) -> (Option<T>, Vec<T>) {
+    pub(super) fn into_rest(mut self) -> Rest<T> {
         let unbegun = self.unbegun();
         let rest = self.granted.split_off(self.granted.len().saturating_sub(unbegun));
-        let begun = self.granted.pop_front().map(|granted| granted.task);
-        (begun, rest.into_iter().map(|granted| granted.task).collect())
+        let begun = self.granted.pop_front().map(|granted| (granted.task, granted.kept));
+        Rest { begun, unbegun: rest.into_iter().map(|granted| self.returned(granted)).collect() }
     }
 
     fn counts(&self) -> &Long {
@@ -334,6 +434,7 @@ pub(super) struct WorkerChannel {
     mapping: Mapping,
     tasks: Beside,
     results: Beside,
+    socket: OwnedFd,
     /// Where the next task begins.
     read: u64,
     written: u64,
@@ -345,6 +446,7 @@ impl WorkerChannel {
             mapping: mapped(ends.memory.as_fd())?,
             tasks: Beside { file: File::from(ends.tasks), end: 0 },
             results: Beside { file: File::from(ends.results), end: 0 },
+            socket: ends.socket,
             read: 0,
             written: 0,
         })
@@ -365,8 +467,8 @@ impl WorkerChannel {
         tell.load() != 0 && tell.swap(0) != 0
     }
 
-    /// Waits for the next task.
-    pub(super) fn next_task(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
+    /// Waits for the next task. Its descriptors; an error among them if this process may not have so many.
+    pub(super) fn next_task(&mut self, bytes: &mut Vec<u8>) -> io::Result<io::Result<Vec<OwnedFd>>> {
         let counts = self.view().long(AT_COUNTS);
         let claim =
             || change(counts, |granted, claimed| (granted != claimed).then(|| (granted, claimed.wrapping_add(1))));
@@ -382,23 +484,29 @@ impl WorkerChannel {
         let garbled = || io::Error::new(io::ErrorKind::InvalidData, "the tasks were written over");
         let ring = Ring(self.view().from(AT_TASKS));
         let (kind, next) = ring.read(self.read, bytes).ok_or_else(garbled)?;
-        if kind == IN_FILE {
+        if kind & IN_FILE != 0 {
             let place = std::mem::take(bytes);
             self.tasks.read(&place, bytes)?;
         }
         self.read = next;
-        Ok(())
+        Ok(receive(&self.socket, kind / DESCRIPTOR))
     }
 
-    /// Leaves a result. True if the pool is to be rung for.
-    pub(super) fn leave_result(&mut self, bytes: &[u8]) -> io::Result<bool> {
+    /// Sends the descriptors of the result that is left next.
+    pub(super) fn send(&self, descriptors: &[OwnedFd]) -> io::Result<()> {
+        send(&self.socket, descriptors, true)
+    }
+
+    /// Leaves a result, with which so many descriptors were [sent](Self::send). True if the pool is to be rung for.
+    pub(super) fn leave_result(&mut self, bytes: &[u8], sent: usize) -> io::Result<bool> {
         let long = bytes.len() > INLINE_MAX;
         let place = if long { Some(self.results.write(bytes)?) } else { None };
         let piece = place.as_ref().map_or(bytes, |place| place);
         let (_, size) = Ring::size_at(self.written, piece.len());
         self.wait_for_room(size);
         let ring = Ring(self.view().from(AT_TASKS + RING));
-        self.written = ring.write(self.written, if long { IN_FILE } else { INLINE }, piece);
+        let kind = kind_of(long, sent as u32);
+        self.written = ring.write(self.written, kind, piece);
         self.view().long(AT_WRITTEN).store(self.written);
         Ok(self.is_to_tell())
     }
@@ -441,34 +549,34 @@ mod tests {
                 0 | 1 => {
                     for _ in 0..next(20) {
                         let Some(number) = waiting.pop_front() else { break };
-                        if let Err((number, error)) = pool.grant(number, &text(number)) {
-                            assert!(error.is_none());
-                            waiting.push_front(number);
+                        if let Err(back) = pool.grant(number, &text(number), Vec::new(), false) {
+                            assert!(back.error.is_none());
+                            waiting.push_front(back.task);
                             break;
                         }
                     }
                 }
                 2 if next(3) == 0 => {
-                    for number in pool.take_back(next(5) as usize) {
-                        waiting.push_front(number);
+                    for back in pool.take_back(next(5) as usize) {
+                        waiting.push_front(back.task);
                     }
                 }
                 _ => {
                     for _ in 0..next(20).min(pool.unbegun() as u64) {
-                        worker.next_task(&mut bytes).unwrap();
+                        worker.next_task(&mut bytes).unwrap().unwrap();
                         with_worker += 1;
-                        worker.leave_result(&bytes).unwrap();
+                        worker.leave_result(&bytes, 0).unwrap();
                         if with_worker % 3 != 0 {
                             continue;
                         }
-                        while let Some(number) = pool.next_result(&mut bytes).unwrap() {
+                        while let Some(Answered { task: number, .. }) = pool.next_result(&mut bytes).unwrap() {
                             assert_eq!(bytes, text(number));
                             answered[number] += 1;
                         }
                     }
                 }
             }
-            while let Some(number) = pool.next_result(&mut bytes).unwrap() {
+            while let Some(Answered { task: number, .. }) = pool.next_result(&mut bytes).unwrap() {
                 assert_eq!(bytes, text(number), "{number}");
                 answered[number] += 1;
             }
@@ -481,21 +589,66 @@ mod tests {
     fn what_a_dead_worker_had_begun_is_known() {
         let (mut pool, mut worker) = both();
         for number in 0..5 {
-            pool.grant(number, b"task").unwrap();
+            pool.grant(number, b"task", Vec::new(), false).unwrap();
         }
         let mut bytes = Vec::new();
-        worker.next_task(&mut bytes).unwrap();
-        worker.leave_result(b"result").unwrap();
-        worker.next_task(&mut bytes).unwrap();
-        assert_eq!(pool.next_result(&mut bytes).unwrap(), Some(0));
+        worker.next_task(&mut bytes).unwrap().unwrap();
+        worker.leave_result(b"result", 0).unwrap();
+        worker.next_task(&mut bytes).unwrap().unwrap();
+        assert_eq!(pool.next_result(&mut bytes).unwrap().unwrap().task, 0);
         drop(worker);
-        assert_eq!(pool.into_rest(), (Some(1), vec![2, 3, 4]));
+        let Rest { begun, unbegun } = pool.into_rest();
+        assert_eq!(begun.unwrap().0, 1);
+        assert_eq!(unbegun.iter().map(|back| back.task).collect::<Vec<_>>(), [2, 3, 4]);
+    }
+
+    /// The other end of a pipe whose first end is somewhere: whether that has been closed everywhere.
+    fn is_closed(reader: &io::PipeReader) -> bool {
+        crate::sys::poll::wait_readable(reader.as_fd(), Some(std::time::Instant::now())).unwrap()
+    }
+
+    #[test]
+    fn descriptors_are_where_their_task_is() {
+        let (mut pool, mut worker) = both();
+        let (reader, writer) = io::pipe().unwrap();
+        pool.grant(0, b"task", vec![writer.into()], false).unwrap();
+        // One at a time; those without any do not wait for it.
+        let (_, other) = io::pipe().unwrap();
+        let back = pool.grant(1, b"task", vec![other.into()], false).unwrap_err();
+        assert!(back.error.is_none() && back.descriptors.len() == 1);
+        pool.grant(2, b"task", Vec::new(), false).unwrap();
+        // Taken back, and nowhere else.
+        let mut returned = pool.take_back(9);
+        assert_eq!(returned.iter().map(|back| back.task).collect::<Vec<_>>(), [2, 0]);
+        let descriptors = returned.pop().unwrap().descriptors.unwrap();
+        assert!(!is_closed(&reader));
+        // Taken by the worker, which has the only one.
+        pool.grant(0, b"task", descriptors, false).unwrap();
+        let descriptors = worker.next_task(&mut Vec::new()).unwrap().unwrap();
+        assert!(!is_closed(&reader));
+        worker.send(&descriptors).unwrap();
+        worker.leave_result(b"result", 1).unwrap();
+        drop(descriptors);
+        let answered = pool.next_result(&mut Vec::new()).unwrap().unwrap();
+        assert!(!is_closed(&reader));
+        // Not begun when the worker dies; and begun, but kept.
+        pool.grant(0, b"task", answered.descriptors.unwrap(), false).unwrap();
+        let Rest { begun, unbegun: mut rest } = pool.into_rest();
+        assert!(begun.is_none() && !is_closed(&reader));
+        let (mut pool, mut worker) = both();
+        pool.grant(0, b"task", rest.pop().unwrap().descriptors.unwrap(), true).unwrap();
+        drop(worker.next_task(&mut Vec::new()).unwrap());
+        drop(worker);
+        let Rest { begun, .. } = pool.into_rest();
+        assert!(!is_closed(&reader));
+        drop(begun);
+        assert!(is_closed(&reader));
     }
 
     #[test]
     fn rubbish_is_noticed() {
         let (mut pool, worker) = both();
-        pool.grant(0, b"task").unwrap();
+        pool.grant(0, b"task", Vec::new(), false).unwrap();
         worker.view().from(AT_TASKS + RING).copy_in(0, &[0xee; 8]);
         worker.view().long(AT_WRITTEN).store(16);
         assert!(pool.next_result(&mut Vec::new()).is_err());

@@ -5,22 +5,24 @@
 //! not lost to it: as long as it has not begun one it can be taken back, for a worker that has nothing to do, or because this one has died.
 
 use super::Shared;
-use super::channel::{Channel, Ends};
+use super::channel::{Answered, Channel, Ends, Rest, Returned, Ungranted};
 use super::worker::{self, Answer, QUIT, Setup};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::ipc::call::{Call, State};
-use crate::ipc::codec;
+use crate::ipc::codec::{self, Encoded};
 use crate::ipc::passing::Descriptor;
 use crate::ipc::process::{ARRIVAL_MAX, Process, Started, outcome};
 use crate::output::Output;
+use crate::pool::workers::answers::{Tell, broken, cancelled, terminated};
+use crate::pool::workers::beginnings::{Beginnings, DEATHS_MAX};
+use crate::pool::workers::inbox::Said;
 use crate::set::{ChildKey, ChildSet, News};
 use crate::signal::Signal;
 use crate::status::ExitStatus;
 use crate::sys::eventfd;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::AsFd;
-use std::panic::{self, AssertUnwindSafe};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +32,6 @@ const ADVANCE: Duration = Duration::from_micros(200);
 const ADVANCE_MAX: usize = 128;
 /// When somebody has nothing to do, tasks that lie ready elsewhere are looked at again after this time.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// So many workers in a row may end by themselves before they come to their first task; then no further one will come to it.
-const BEGINNINGS_MAX: u32 = 3;
-/// So many in a row may be killed without having ended a task.
-const DEATHS_MAX: u32 = 64;
 
 /// A task, and who waits for it.
 pub(super) struct Order {
@@ -42,10 +40,12 @@ pub(super) struct Order {
     pub(super) group: u64,
     pub(super) function: &'static str,
     pub(super) bytes: Vec<u8>,
+    /// Those in the arguments, as long as the task is with no worker.
+    pub(super) descriptors: Vec<OwnedFd>,
     pub(super) timeout: Option<Duration>,
     /// How often it may be begun once more when its worker dies.
     pub(super) retries: u32,
-    pub(super) tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>,
+    pub(super) tell: Tell<Encoded>,
 }
 
 /// What is asked of the desk.
@@ -86,9 +86,7 @@ pub(super) struct Desk {
     set: ChildSet,
     workers: BTreeMap<ChildKey, Worker>,
     waiting: VecDeque<Order>,
-    /// How many workers in a row have ended before their first task, and without having ended one.
-    failed_beginnings: u32,
-    deaths: u32,
+    beginnings: Beginnings,
     terminating: bool,
     /// Why no worker will ever work.
     broken: Option<String>,
@@ -104,8 +102,7 @@ impl Desk {
             set,
             workers: BTreeMap::new(),
             waiting: VecDeque::new(),
-            failed_beginnings: 0,
-            deaths: 0,
+            beginnings: Beginnings::default(),
             terminating: false,
             broken: None,
         })
@@ -135,7 +132,7 @@ impl Desk {
 
     /// What was asked since the last time; whether the pool was closed, and terminated.
     fn take_messages(&mut self) -> (bool, bool) {
-        let (messages, closed, terminated) = self.shared.take_messages();
+        let Said { messages, closed, terminated } = self.shared.inbox.take();
         for message in messages {
             match message {
                 Message::Submit(order) => self.waiting.push_back(order),
@@ -153,7 +150,7 @@ impl Desk {
         }
         for order in std::mem::take(&mut self.waiting) {
             let error = self.broken.as_deref().map_or_else(terminated, broken);
-            tell(order.tell, Err(error));
+            order.tell.tell(Err(error));
         }
     }
 
@@ -177,7 +174,7 @@ impl Desk {
         }
         let (meant, others) = std::mem::take(&mut self.waiting).into_iter().partition::<Vec<_>, _>(&is_meant);
         self.waiting = others.into();
-        meant.into_iter().for_each(|order| tell(order.tell, Err(cancelled())));
+        meant.into_iter().for_each(|order| order.tell.tell(Err(cancelled())));
         doomed.into_iter().for_each(|key| self.stop(key, Doom::Cancelled));
     }
 
@@ -197,12 +194,13 @@ impl Desk {
         let mut came = false;
         let mut garbled = Vec::new();
         for (key, worker) in &mut self.workers {
+            let before = worker.done;
             came |= take_answers_of(worker, bytes).unwrap_or_else(|_| {
                 garbled.push(*key);
                 true
             });
-            if worker.done > 0 {
-                (self.failed_beginnings, self.deaths) = (0, 0);
+            if worker.done > before {
+                self.beginnings.succeed(before == 0);
             }
         }
         // It has written where it must not: nothing of it can be trusted.
@@ -237,7 +235,7 @@ impl Desk {
                 // task is a new try.
                 if self.workers.is_empty() {
                     for order in std::mem::take(&mut self.waiting) {
-                        tell(order.tell, Err(broken(&error.to_string())));
+                        order.tell.tell(Err(broken(&error.to_string())));
                     }
                 }
                 return;
@@ -246,9 +244,9 @@ impl Desk {
     }
 
     fn hire_one(&mut self) -> Result<(), Error> {
-        let (channel, Ends { memory, tasks, results }) = Channel::new()?;
+        let (channel, Ends { memory, tasks, results, socket }) = Channel::new()?;
         let bell = self.shared.bell.try_clone().map_err(|error| Error::io("dup", error))?;
-        let descriptors = [memory, tasks, results, bell].map(Descriptor::from);
+        let descriptors = [memory, tasks, results, socket, bell].map(Descriptor::from);
         let rules = &self.shared.rules;
         let first = match &rules.first {
             Some(first) => Some(first.copy()?),
@@ -259,8 +257,9 @@ impl Desk {
         let builder = Process::builder(worker::work, setup).name(format!("{}-{number}", rules.name));
         let builder = builder.configure(|command| rules.configured(command)).daemon();
         let Started { child, call, name, .. } = builder.start_plainly()?;
-        let id = child.id();
-        let key = self.set.insert(child)?;
+        let (id, handle) = (child.id(), child.handle().clone());
+        // Nobody would ever tell it to go. Whether it can be killed is of no interest any more.
+        let key = self.set.insert(child).inspect_err(|_| drop(handle.kill()))?;
         let worker = Worker {
             channel,
             call,
@@ -343,7 +342,7 @@ impl Desk {
             // A worker could not be started.
             deadline = deadline.earlier(Deadline::after(PATIENCE * 50));
         }
-        if !self.shared.fall_asleep() {
+        if !self.shared.inbox.fall_asleep() {
             deadline = Deadline::now();
         }
         let mut ends = Vec::new();
@@ -366,7 +365,7 @@ impl Desk {
             }
             until = Deadline::now();
         }
-        self.shared.wake_up();
+        self.shared.inbox.wake_up();
         quiet &= ends.is_empty();
         ends.into_iter().for_each(|(key, result)| self.bury(key, result));
         quiet
@@ -379,21 +378,21 @@ impl Desk {
         let mut output = result.unwrap_or_else(Error::into_output);
         let was_ready = worker.channel.is_ready();
         let (name, id, doom, done) = (worker.name, worker.id, worker.doom, worker.done);
-        let (begun, rest) = worker.channel.into_rest();
-        for order in rest.into_iter().rev().flatten() {
-            self.waiting.push_front(order);
+        let Rest { begun, unbegun } = worker.channel.into_rest();
+        for back in unbegun.into_iter().rev() {
+            take_over(back, &mut self.waiting);
         }
         if doom.is_none() && done == 0 {
             self.note_early_end(&worker.call, &name, was_ready, output.status());
         }
-        if let Some(Some(order)) = begun {
-            // Where panics abort, the account of one is all that the worker has left.
-            let abort = cfg!(panic = "abort") && doom.is_none();
-            let panic = abort.then(|| outcome(&worker.call, output.status()).err()).flatten();
+        if let Some((Some(mut order), kept)) = begun {
+            order.descriptors = kept;
+            // Where a panic has aborted, the account of it is all that the worker has left.
+            let panic = doom.is_none().then(|| outcome(&worker.call, output.status()).err()).flatten();
             match panic.filter(|error| error.kind() == ErrorKind::Panic) {
                 Some(panic) => {
                     output.command = format!("{name} (process {id}) in {}", order.function);
-                    tell(order.tell, Err(panic.with_output(output)));
+                    order.tell.tell(Err(panic.with_output(output)));
                 }
                 None => self.blame(order, doom, output, &format!("{name} (process {id})"), garbled),
             }
@@ -402,8 +401,7 @@ impl Desk {
 
     /// A worker has ended before it had ended a task. That may go on for ever.
     fn note_early_end(&mut self, call: &Call, name: &str, was_ready: bool, status: ExitStatus) {
-        self.deaths += 1;
-        if self.deaths >= DEATHS_MAX {
+        if self.beginnings.die() {
             self.give_up(format!(
                 "{DEATHS_MAX} workers in a row have ended before they had ended a task, {name} by {status}"
             ));
@@ -412,7 +410,7 @@ impl Desk {
         if was_ready || matches!(status.signal(), Some(Signal::KILL | Signal::TERM)) {
             return;
         }
-        self.failed_beginnings += 1;
+        let are_too_many = self.beginnings.fail();
         let why = outcome(call, status).and_then(|result| codec::decode::<Result<(), String>>(&result, Vec::new()));
         let (kind, text) = match why {
             Ok(Ok(())) => (ErrorKind::Status, status.to_string()),
@@ -420,7 +418,7 @@ impl Desk {
             Err(error) => (error.kind(), error.to_string()),
         };
         // What the program itself does wrong it does again.
-        if kind == ErrorKind::Panic || kind == ErrorKind::InvalidInput || self.failed_beginnings >= BEGINNINGS_MAX {
+        if kind == ErrorKind::Panic || kind == ErrorKind::InvalidInput || are_too_many {
             self.give_up(format!("{name} has ended before its first task: {text}"));
         }
     }
@@ -442,7 +440,7 @@ impl Desk {
             Some(Doom::Terminated) if !garbled => terminated(),
             _ => Error::new(ErrorKind::Status).detail(format!("{} before the function had returned", output.status())),
         };
-        tell(order.tell, Err(error.with_output(output)));
+        order.tell.tell(Err(error.with_output(output)));
     }
 
     fn give_up(&mut self, why: String) {
@@ -454,15 +452,15 @@ impl Desk {
 impl Drop for Desk {
     fn drop(&mut self) {
         let with_workers = std::mem::take(&mut self.workers).into_values().flat_map(|worker| {
-            let (begun, rest) = worker.channel.into_rest();
-            begun.into_iter().chain(rest).flatten()
+            let Rest { begun, unbegun } = worker.channel.into_rest();
+            begun.map(|(order, _)| order).into_iter().chain(unbegun.into_iter().map(|back| back.task)).flatten()
         });
         let left: Vec<Order> = with_workers.chain(std::mem::take(&mut self.waiting)).collect();
-        left.into_iter().for_each(|order| tell(order.tell, Err(terminated())));
+        left.into_iter().for_each(|order| order.tell.tell(Err(terminated())));
         self.set.stop_all();
         // They are being stopped; the set waits for them when it is dropped.
         let _ = self.set.wait_all_deadline(Deadline::after(Duration::from_secs(5)));
-        self.shared.end();
+        self.shared.inbox.end();
     }
 }
 
@@ -498,45 +496,49 @@ fn take_answers_of(worker: &mut Worker, bytes: &mut Vec<u8>) -> std::io::Result<
         worker.begin_next();
         came = true;
     }
-    while let Some(order) = worker.channel.next_result(bytes)? {
+    while let Some(Answered { task, descriptors }) = worker.channel.next_result(bytes)? {
         came = true;
-        let Some(order) = order else { continue };
+        let Some(order) = task else { continue };
         worker.done += 1;
-        let result = Answer::read(bytes).and_then(|answer| {
+        let result = Answer::read(bytes, descriptors).and_then(|answer| {
             worker.mean = Some(worker.mean.map_or(answer.took, |mean| (mean * 7 + answer.took) / 8));
             answer.result
         });
         let (name, id, function) = (&worker.name, worker.id, order.function);
         let result = result.map_err(|error| error.of_command(|| format!("{name} (process {id}) in {function}")));
-        tell(order.tell, result);
+        order.tell.tell(result);
         worker.begin_next();
     }
     Ok(came)
 }
 
-fn grant(worker: &mut Worker, order: Order) -> Result<(), Order> {
+fn grant(worker: &mut Worker, mut order: Order) -> Result<(), Order> {
     let is_first = worker.channel.len() == 0;
-    let bytes = order.bytes.clone();
-    match worker.channel.grant(Some(order), &bytes) {
+    let (bytes, descriptors, keeps) = (order.bytes.clone(), std::mem::take(&mut order.descriptors), order.retries > 0);
+    match worker.channel.grant(Some(order), &bytes, descriptors, keeps) {
         Ok(()) => {
             if is_first {
                 worker.begin_next();
             }
             Ok(())
         }
-        // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing.
-        Err((Some(order), Some(error))) if is_first => {
-            tell(order.tell, Err(Error::io("write", error).detail("the arguments cannot be given to a worker")));
+        // With nothing before it there is always room in the ring: it is the memory for long tasks that is missing, or this user has too many
+        // descriptors on their way.
+        Err(Ungranted { task: Some(order), error: Some(error), .. }) if is_first => {
+            order.tell.tell(Err(Error::from(error).detail("the arguments cannot be given to a worker")));
             Ok(())
         }
-        Err((Some(order), _)) => Err(order),
-        Err((None, _)) => Ok(()),
+        Err(Ungranted { task: Some(mut order), descriptors, .. }) => {
+            order.descriptors = descriptors;
+            Err(order)
+        }
+        Err(Ungranted { task: None, .. }) => Ok(()),
     }
 }
 
 /// Tells a worker to go when it has done what it has.
 fn dismiss(worker: &mut Worker) {
-    if worker.is_free() && worker.channel.grant(None, QUIT).is_ok() {
+    if worker.is_free() && worker.channel.grant(None, QUIT, Vec::new(), false).is_ok() {
         worker.is_leaving = true;
         worker.channel.wake();
     }
@@ -545,11 +547,8 @@ fn dismiss(worker: &mut Worker) {
 /// Takes tasks back that the worker has not begun; in their order, before all others.
 fn give_back(worker: &mut Worker, count_max: usize, waiting: &mut VecDeque<Order>) {
     let mut was_leaving = false;
-    for order in worker.channel.take_back(count_max) {
-        match order {
-            Some(order) => waiting.push_front(order),
-            None => was_leaving = true,
-        }
+    for back in worker.channel.take_back(count_max) {
+        was_leaving |= !take_over(back, waiting);
     }
     if was_leaving {
         worker.is_leaving = false;
@@ -557,21 +556,21 @@ fn give_back(worker: &mut Worker, count_max: usize, waiting: &mut VecDeque<Order
     }
 }
 
-/// The code of others is no reason to leave the desk.
-fn tell(tell: Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>, result: Result<Vec<u8>, Error>) {
-    let _ = panic::catch_unwind(AssertUnwindSafe(|| tell(result)));
-}
-
-fn cancelled() -> Error {
-    Error::new(ErrorKind::Cancelled).detail("cancelled")
-}
-
-fn terminated() -> Error {
-    Error::new(ErrorKind::Cancelled).detail("the pool was terminated")
-}
-
-fn broken(why: &str) -> Error {
-    Error::new(ErrorKind::Engine).detail(format!("the pool has no workers: {why}"))
+/// A task that is with no worker any more comes before all others. False if it was the word to go.
+fn take_over(Returned { task, descriptors }: Returned<Option<Order>>, waiting: &mut VecDeque<Order>) -> bool {
+    let Some(mut order) = task else { return false };
+    match descriptors {
+        Ok(descriptors) => {
+            order.descriptors = descriptors;
+            waiting.push_front(order);
+        }
+        Err(error) => {
+            let error = Error::io("recvmsg", error)
+                .detail("the descriptors in the arguments cannot be given to another worker");
+            order.tell.tell(Err(error));
+        }
+    }
+    true
 }
 
 #[cfg(test)]

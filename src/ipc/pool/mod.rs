@@ -1,5 +1,5 @@
 //! A pool of processes for functions: Python's verbs, what a user sets, and how results come back. Leaves to `desk` who does what, and to `channel` how tasks
-//! and results travel.
+//! and results travel; what it has in common with the pool of commands that live on is in `pool::workers`.
 
 mod channel;
 mod desk;
@@ -8,25 +8,26 @@ mod worker;
 
 pub use results::{PendingResult, ProcessResults};
 
-use super::codec;
+use super::codec::{self, Encoded};
 use super::function::Function;
 use super::passing::Descriptor;
 use crate::command::{Command, Overflow, Target};
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::pool::workers::answers::{Slot, Tell};
+use crate::pool::workers::inbox::Inbox;
 use crate::spawn::nursery;
 use crate::sys::eventfd;
+use channel::DESCRIPTORS_MAX;
 use desk::{Desk, Message, Order};
-use results::Slot;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::type_name;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
 use std::time::Duration;
 
 /// How much of a worker's standard error is kept, for errors.
@@ -37,7 +38,8 @@ const LOOK_AHEAD: usize = 256;
 
 /// Runs functions in a fixed number of processes, one task after the other in each.
 ///
-/// The functions and what they are called with are as for [`Process`](super::Process): data. One pool can run any number of different functions. A worker
+/// The functions and what they are called with are as for [`Process`](super::Process): data, and shared objects and descriptors, here also in results
+/// (up to 253 descriptors in a task or a result). One pool can run any number of different functions. A worker
 /// that dies takes nobody with it: the task that it was in is answered with an error that says which worker it was, how it ended and what it said
 /// last, or is [begun again](ProcessPoolBuilder::retries); all others go on, and the worker is replaced.
 ///
@@ -114,23 +116,10 @@ impl First {
 struct Shared {
     rules: Rules,
     /// Rung by workers, and by those who have something to say while the desk sleeps.
-    bell: OwnedFd,
-    inbox: Mutex<Inbox>,
-    has_ended: Condvar,
+    bell: Arc<OwnedFd>,
+    inbox: Inbox<Message>,
     last_id: AtomicU64,
     last_worker: AtomicU64,
-}
-
-#[derive(Default)]
-struct Inbox {
-    messages: Vec<Message>,
-    /// Something was said since the desk has looked.
-    changed: bool,
-    desk_sleeps: bool,
-    closed: bool,
-    terminated: bool,
-    ended: bool,
-    desk: Option<ThreadId>,
 }
 
 impl ProcessPool {
@@ -142,7 +131,9 @@ impl ProcessPool {
         ProcessPool::builder().workers(workers).build()
     }
 
-    /// A pool with other settings. Without a number it has as many workers as this process may use processors.
+    /// A pool with other settings. Without a number it has as many workers as this process may use processors
+    /// ([`available_parallelism`](thread::available_parallelism): affinity and quota of the cgroup).
+    #[doc(alias = "cpu_count")]
     pub fn builder() -> ProcessPoolBuilder {
         let rules = Rules {
             name: "Worker".into(),
@@ -185,7 +176,8 @@ impl ProcessPool {
     {
         let slot = Arc::new(Slot::default());
         let answered = Arc::clone(&slot);
-        let id = self.submit(function, &arguments, 0, move |result| answered.put(result))?;
+        let id = self.submit(function, &arguments, 0, Tell::new(move |result| answered.put(result)));
+        let id = id.map_err(|(error, tell)| tell.instead(error))?;
         Ok(PendingResult::new(slot, Arc::clone(&self.shared), id))
     }
 
@@ -206,8 +198,9 @@ impl ProcessPool {
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        let decode = |bytes: Vec<u8>| codec::decode(&bytes, Vec::new());
-        self.submit(function, &arguments, 0, move |result| callback(result.and_then(decode))).map(drop)
+        let decode = |(bytes, descriptors): Encoded| codec::decode(&bytes, descriptors);
+        let tell = Tell::new(move |result| callback(result.and_then(decode)));
+        self.submit(function, &arguments, 0, tell).map(drop).map_err(|(error, tell)| tell.instead(error))
     }
 
     /// Calls the function for each of the items, and returns what it returned, in their order.
@@ -266,12 +259,12 @@ impl ProcessPool {
 
     /// Takes no more tasks. Those that it has are done, and the workers end then.
     pub fn close(&self) {
-        self.shared.change(|inbox| inbox.closed = true);
+        self.shared.inbox.close();
     }
 
     /// Takes no more tasks, answers those that were not begun as cancelled, and stops the workers with everything that they have started.
     pub fn terminate(&self) {
-        self.shared.change(|inbox| (inbox.closed, inbox.terminated) = (true, true));
+        self.shared.inbox.terminate();
     }
 
     /// Waits until a pool that was [closed](Self::close) or [terminated](Self::terminate) has ended.
@@ -279,7 +272,7 @@ impl ProcessPool {
     /// # Errors
     /// If it was not: it would wait for ever.
     pub fn join(&self) -> Result<(), Error> {
-        self.join_until(Deadline::NEVER).map(drop)
+        self.shared.inbox.join()
     }
 
     /// As [`join`](Self::join), for so long at most.
@@ -287,51 +280,51 @@ impl ProcessPool {
     /// # Errors
     /// If it was not closed; and a [timeout](Error::is_timeout).
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
-        if self.join_until(Deadline::after(timeout))? {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Timeout).detail(format!("the pool has not ended after {timeout:?}")))
+        self.shared.inbox.join_timeout(timeout)
     }
 
-    fn join_until(&self, deadline: Deadline) -> Result<bool, Error> {
-        let mut inbox = self.shared.inbox();
-        if !inbox.closed {
-            return Err(Error::invalid("the pool was neither closed nor terminated, and would never end"));
-        }
-        if inbox.desk == Some(thread::current().id()) {
-            return Err(Error::invalid("a callback of the pool cannot wait for its end"));
-        }
-        while !inbox.ended {
-            if deadline.has_passed() {
-                return Ok(false);
-            }
-            inbox = wait_until(&self.shared.has_ended, inbox, deadline);
-        }
-        Ok(true)
-    }
-
+    /// Gives a task to the desk, and says its number. If that cannot be, who was to be told comes back.
     fn submit<F, A, R>(
         &self,
         function: F,
         arguments: &A,
         group: u64,
-        tell: impl FnOnce(Result<Vec<u8>, Error>) + Send + 'static,
-    ) -> Result<u64, Error>
+        tell: Tell<Encoded>,
+    ) -> Result<u64, (Error, Tell<Encoded>)>
     where
         F: Fn(A) -> R + Copy + 'static,
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
-        super::bootstrap::check()?;
-        let mut bytes = worker::task(Function::of(function)?, &[]);
-        codec::encode_into(arguments, &mut bytes)?;
+        let (bytes, descriptors) = match task_bytes(function, arguments) {
+            Ok(task) => task,
+            Err(error) => return Err((error, tell)),
+        };
         let rules = &self.shared.rules;
         let id = self.shared.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (timeout, retries) = (rules.timeout, rules.retries);
-        let tell = Box::new(tell);
-        let order = Order { id, group, function: type_name::<F>(), bytes, timeout, retries, tell };
-        self.shared.post(Message::Submit(order)).map(|()| id)
+        let order = Order { id, group, function: type_name::<F>(), bytes, descriptors, timeout, retries, tell };
+        match self.shared.inbox.submit(Message::Submit(order)) {
+            Err((error, Message::Submit(order))) => Err((error, order.tell)),
+            _ => Ok(id),
+        }
     }
+}
+
+/// What is sent to a worker.
+fn task_bytes<F, A, R>(function: F, arguments: &A) -> Result<Encoded, Error>
+where
+    F: Fn(A) -> R + Copy + 'static,
+    A: Serialize + DeserializeOwned,
+    R: Serialize + DeserializeOwned,
+{
+    super::bootstrap::check()?;
+    let mut bytes = worker::task(Function::of(function)?, &[]);
+    let descriptors = codec::encode_behind(arguments, &mut bytes)?;
+    if descriptors.len() > DESCRIPTORS_MAX {
+        return Err(worker::too_many(descriptors.len()));
+    }
+    Ok((bytes, descriptors))
 }
 
 impl Drop for ProcessPool {
@@ -349,65 +342,8 @@ impl fmt::Debug for ProcessPool {
 }
 
 impl Shared {
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes something, and lets the desk know.
-    fn change(&self, to: impl FnOnce(&mut Inbox)) {
-        let mut inbox = self.inbox();
-        to(&mut inbox);
-        inbox.changed = true;
-        if std::mem::take(&mut inbox.desk_sleeps) {
-            drop(inbox);
-            eventfd::ring(self.bell.as_fd());
-        }
-    }
-
-    fn post(&self, message: Message) -> Result<(), Error> {
-        let mut result = Ok(());
-        self.change(|inbox| match message {
-            Message::Submit(_) if inbox.closed => result = Err(Error::invalid("the pool was closed")),
-            message => inbox.messages.push(message),
-        });
-        result
-    }
-
-    /// For the desk: what there is, and whether the pool was closed and terminated.
-    fn take_messages(&self) -> (Vec<Message>, bool, bool) {
-        let mut inbox = self.inbox();
-        inbox.changed = false;
-        (std::mem::take(&mut inbox.messages), inbox.closed, inbox.terminated)
-    }
-
-    /// For the desk: from now on it must be rung for. False if there is something already.
-    fn fall_asleep(&self) -> bool {
-        let mut inbox = self.inbox();
-        inbox.desk_sleeps = !inbox.changed;
-        inbox.desk_sleeps
-    }
-
-    fn wake_up(&self) {
-        self.inbox().desk_sleeps = false;
-    }
-
-    fn end(&self) {
-        let mut inbox = self.inbox();
-        (inbox.closed, inbox.ended) = (true, true);
-        inbox.messages.clear();
-        self.has_ended.notify_all();
-    }
-
     fn next_worker(&self) -> u64 {
         self.last_worker.fetch_add(1, Ordering::Relaxed) + 1
-    }
-}
-
-/// Waits on a condition until the deadline at most.
-fn wait_until<'a, T>(condition: &Condvar, guard: MutexGuard<'a, T>, deadline: Deadline) -> MutexGuard<'a, T> {
-    match deadline.remaining() {
-        None => condition.wait(guard).unwrap_or_else(PoisonError::into_inner),
-        Some(time) => condition.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0,
     }
 }
 
@@ -421,6 +357,33 @@ impl ProcessPoolBuilder {
     }
 
     /// What each worker does before its first task: opens a database, keeps a [shared object](crate::ipc). Its arguments may have descriptors in them.
+    ///
+    /// What the tasks are to use is kept in a `static`: each worker is a process, and has its own.
+    ///
+    /// ```
+    /// use procession::ipc::{ProcessPool, Value};
+    /// use std::sync::OnceLock;
+    ///
+    /// static WORDS: OnceLock<Vec<String>> = OnceLock::new();
+    /// static COUNT: OnceLock<Value<u64>> = OnceLock::new();
+    ///
+    /// fn begin((text, count): (String, Value<u64>)) {
+    ///     // Set once: a worker begins once.
+    ///     let _ = WORDS.set(text.split(' ').map(str::to_owned).collect());
+    ///     let _ = COUNT.set(count);
+    /// }
+    ///
+    /// fn word(number: usize) -> Option<String> {
+    ///     COUNT.get()?.fetch_add(1);
+    ///     WORDS.get()?.get(number).cloned()
+    /// }
+    ///
+    /// let count = Value::new(0)?;
+    /// let pool = ProcessPool::builder().workers(2).initializer(begin, ("a bc def".to_owned(), count.clone())).build()?;
+    /// assert_eq!(pool.map(word, [2, 0, 7])?, [Some("def".to_owned()), Some("a".to_owned()), None]);
+    /// assert_eq!(count.get(), 3);
+    /// # Ok::<(), procession::Error>(())
+    /// ```
     ///
     /// If it panics, or the worker ends in it, the pool has no workers, and every task is answered with an error that says why.
     #[must_use]
@@ -459,7 +422,8 @@ impl ProcessPoolBuilder {
         self
     }
 
-    /// A task whose worker dies in it is begun again, so often at most. A panic is a result and no death.
+    /// A task whose worker dies in it is begun again, so often at most. A panic is a result and no death. Descriptors in its arguments are kept for
+    /// that until it has ended.
     #[must_use]
     pub fn retries(mut self, retries: u32) -> ProcessPoolBuilder {
         self.rules.retries = retries;
@@ -503,18 +467,19 @@ impl ProcessPoolBuilder {
                 "a pool without a worker, or whose workers may do no task, would never do anything",
             ));
         }
+        let bell = Arc::new(eventfd::create().map_err(|error| Error::io("eventfd", error))?);
+        let ringer = Arc::clone(&bell);
         let shared = Arc::new(Shared {
             rules,
-            bell: eventfd::create().map_err(|error| Error::io("eventfd", error))?,
-            inbox: Mutex::default(),
-            has_ended: Condvar::new(),
+            bell,
+            inbox: Inbox::new(move || eventfd::ring(ringer.as_fd())),
             last_id: AtomicU64::new(0),
             last_worker: AtomicU64::new(0),
         });
         let (desks, result) = (Arc::clone(&shared), Arc::clone(&shared));
         let (sender, receiver) = std::sync::mpsc::channel();
         let run = move || {
-            desks.inbox().desk = Some(thread::current().id());
+            desks.inbox.begin();
             // The desk ends when its workers have, and should it die, so shall they.
             nursery::outlive_children();
             match Desk::new(Arc::clone(&desks)) {
@@ -524,7 +489,7 @@ impl ProcessPoolBuilder {
                     desk.run();
                 }
                 Err(error) => {
-                    desks.end();
+                    desks.inbox.end();
                     let _ = sender.send(Err(error));
                 }
             }

@@ -42,6 +42,7 @@ static KIND: Kind = Kind {
         raw_lock::bury(view.word(AT_PUTTING), dead);
         raw_lock::bury(view.word(AT_GETTING), dead);
     },
+    leave: |_, _| (),
 };
 
 /// What stays as it is from the beginning.
