@@ -27,7 +27,7 @@ pub(crate) fn crawl(
     width: usize,
 ) -> Result<BTreeMap<String, Fetched>, Error> {
     let (seen, pages) = (RefCell::new(BTreeSet::from([start.to_owned()])), RefCell::new(BTreeMap::new()));
-    let waiting = Queue::unbounded();
+    let waiting = Queue::<String>::unbounded();
     try_scope(|scope| {
         let worker = async || {
             loop {
