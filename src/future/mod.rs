@@ -61,7 +61,7 @@ mod task;
 mod timeout;
 
 #[cfg(procession_awaited)]
-pub(crate) use readiness::{is_inside, waiter};
+pub(crate) use readiness::{has_no_scope, waiter};
 
 pub use awaited::Awaited;
 pub use descriptor::Watched;

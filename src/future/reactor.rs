@@ -82,9 +82,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Reactor {
-    /// That of this thread.
-    pub(super) fn of_thread() -> Arc<Reactor> {
-        OWN.with_borrow_mut(|own| {
+    /// That of this thread. None if the thread is ending, and its variables have gone.
+    pub(super) fn of_thread() -> Option<Arc<Reactor>> {
+        let of_thread = OWN.try_with(|own| {
+            let mut own = own.borrow_mut();
             own.upgrade().unwrap_or_else(|| {
                 let reactor = Arc::new(Reactor {
                     thread: thread::current(),
@@ -98,7 +99,8 @@ impl Reactor {
                 *own = Arc::downgrade(&reactor);
                 reactor
             })
-        })
+        });
+        of_thread.ok().filter(|_| POLLING.try_with(|_| ()).is_ok())
     }
 
     /// The one whose loop polls on this thread just now.

@@ -159,16 +159,17 @@ impl Driver for Readiness {
     }
 }
 
-/// For a blocking verb, which finds its runtime when it waits. None inside of a task.
+/// For a blocking verb, which finds its runtime when it waits. None where no scope can be opened.
 #[cfg(procession_awaited)]
 pub(crate) fn waiter() -> Option<crate::communicate::Waiter> {
-    if is_inside() { None } else { Some(Box::new(Readiness::later())) }
+    if has_no_scope() { None } else { Some(Box::new(Readiness::later())) }
 }
 
-/// Whether somebody polls on this thread just now.
+/// Whether this thread is inside of a task, or is ending.
 #[cfg(procession_awaited)]
-pub(crate) fn is_inside() -> bool {
-    super::reactor::Reactor::is_polling()
+pub(crate) fn has_no_scope() -> bool {
+    use super::reactor::Reactor;
+    Reactor::is_polling() || Reactor::of_thread().is_none()
 }
 
 impl fmt::Debug for Readiness {

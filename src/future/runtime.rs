@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_scope_does_not_close_over_what_was_left_just_now() {
-        let reactor = Reactor::of_thread();
+        let reactor = Reactor::of_thread().unwrap();
         reactor.open();
         assert!(reactor.adopt(Box::pin(async {})).is_ok() && !reactor.close());
         assert_eq!(reactor.take_adopted().len(), 1);

@@ -210,6 +210,7 @@ impl<'env> Scope<'env> {
             return Err(Error::invalid(INSIDE));
         }
         let reactor = Reactor::of_thread();
+        let reactor = reactor.ok_or_else(|| Error::invalid("a thread that is ending cannot open a scope"))?;
         reactor.open();
         let ready = Ready { queue: Mutex::new(Some(VecDeque::new())), reactor: Arc::downgrade(&reactor) };
         let core = Core {
