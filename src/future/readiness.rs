@@ -16,11 +16,21 @@ use std::task::{Context, Poll};
 pub(super) struct Readiness {
     /// Not before the first wait, if it was not known then.
     runtime: Option<Runtime>,
-    sources: Vec<(RawFd, Interest, Source)>,
+    sources: Vec<Waited>,
+    /// Which wait this is.
+    round: u64,
     alarm: Alarm,
     /// When to look at what nobody announces.
     look: Deadline,
     has_waited: bool,
+}
+
+/// A source, and the last wait that has asked it.
+struct Waited {
+    fd: RawFd,
+    interest: Interest,
+    source: Source,
+    round: u64,
 }
 
 impl Readiness {
@@ -35,6 +45,7 @@ impl Readiness {
         Readiness {
             runtime: None,
             sources: Vec::new(),
+            round: 0,
             alarm: Alarm::default(),
             look: Deadline::NEVER,
             has_waited: false,
@@ -60,10 +71,15 @@ impl Readiness {
         if !answers.contains(&true) {
             let mut has_old = false;
             answers.clear();
+            self.round += 1;
+            let before = self.round - 1;
             for entry in &*entries {
-                let (source, is_new) = self.source(entry)?;
+                let (waited, is_new) = self.waited(entry)?;
                 has_old |= !is_new;
-                answers.push(source.take_ready(task).map_err(|error| Error::io("wait", error))?);
+                // What it has told while nobody asked was told to nobody.
+                *is_unsure |= waited.round != before && !is_new;
+                waited.round = before + 1;
+                answers.push(waited.source.take_ready(task).map_err(|error| Error::io("wait", error))?);
             }
             // A new source tells by itself of what is ready.
             if !answers.contains(&true) && std::mem::take(is_unsure) && has_old {
@@ -87,9 +103,10 @@ impl Readiness {
         self.wait(task, &mut entries, until, &mut true).map_ok(drop)
     }
 
-    fn source(&mut self, entry: &PollFd<'_>) -> Result<(&mut Source, bool), Error> {
+    fn waited(&mut self, entry: &PollFd<'_>) -> Result<(&mut Waited, bool), Error> {
         let (fd, interest) = (entry.as_fd(), if poll::writes(entry) { Interest::Write } else { Interest::Read });
-        let known = self.sources.iter().position(|(number, of, _)| (*number, *of) == (fd.as_raw_fd(), interest));
+        let is_it = |waited: &Waited| (waited.fd, waited.interest) == (fd.as_raw_fd(), interest);
+        let known = self.sources.iter().position(is_it);
         let place = match known {
             Some(place) => place,
             None => {
@@ -97,12 +114,13 @@ impl Readiness {
                     Some(runtime) => runtime,
                     unknown => unknown.insert(Runtime::current()?),
                 };
-                self.sources.push((fd.as_raw_fd(), interest, runtime.source(fd, interest)?));
+                let source = runtime.source(fd, interest)?;
+                self.sources.push(Waited { fd: fd.as_raw_fd(), interest, source, round: 0 });
                 self.sources.len() - 1
             }
         };
         match self.sources.get_mut(place) {
-            Some((_, _, source)) => Ok((source, known.is_none())),
+            Some(waited) => Ok((waited, known.is_none())),
             None => Err(Error::invalid("a source that is not there")),
         }
     }
@@ -129,23 +147,20 @@ fn look(entries: &mut [PollFd<'_>]) -> Result<Vec<bool>, Error> {
 
 impl Driver for Readiness {
     fn wait(&mut self, task: &mut Context<'_>, talks: &mut [Talk<'_>]) -> Poll<Result<(), Error>> {
-        let was_unsure = talks.iter().any(|talk| talk.state.is_unsure);
-        let mut is_unsure = was_unsure;
+        let mut is_unsure = talks.iter().any(|talk| talk.state.is_unsure);
         let mut wanted = wanted(talks);
         let is_time = self.looks(wanted.looks);
         let until = if is_time { Deadline::now() } else { wanted.until.earlier(self.look) };
         let answers = Readiness::wait(self, task, &mut wanted.entries, until, &mut is_unsure)?;
         let asked = wanted.asked;
-        if was_unsure && !is_unsure {
-            talks.iter_mut().for_each(|talk| talk.state.is_unsure = false);
-        }
+        talks.iter_mut().for_each(|talk| talk.state.is_unsure = is_unsure);
         let Poll::Ready(answers) = answers else { return Poll::Pending };
         answer(talks, asked, answers);
         Poll::Ready(Ok(()))
     }
 
     fn closing(&mut self, end: BorrowedFd<'_>) {
-        self.sources.retain(|(number, ..)| *number != end.as_raw_fd());
+        self.sources.retain(|waited| waited.fd != end.as_raw_fd());
     }
 
     fn let_go(&mut self) {

@@ -316,6 +316,9 @@ fn lines_and_turns_dropped_at_any_point_lose_nothing() {
                     .unwrap();
                 let mut talk = child.future().converse(LONG);
                 for word in ["one", "two", "three"] {
+                    // A turn that is dropped in vain before it.
+                    let vain = at_most_until(polls, Duration::from_millis(5), talk.read_until("never")).await;
+                    assert!(vain.is_none());
                     // What a dropped turn has not written is written with the next one.
                     let _ = at_most(polls, talk.write_line(word)).await;
                     let reply = loop {
