@@ -84,7 +84,7 @@ pub(super) struct Running<T: Scoped> {
 impl<T: Scoped> Running<T> {
     /// The runtime is found before anything is started.
     pub(super) fn start(start: impl FnOnce() -> Result<T, Error>) -> Result<Running<T>, Error> {
-        let readiness = Readiness::here()?;
+        let readiness = Readiness::for_new()?;
         Ok(Running { run: Some(start()?), readiness: Some(readiness) })
     }
 
@@ -105,9 +105,13 @@ impl<T: Scoped> Running<T> {
 impl<T: Scoped> Drop for Running<T> {
     fn drop(&mut self) {
         let Some((run, mut readiness)) = self.run.take().zip(self.readiness.take()) else { return };
-        // Before any descriptor is closed.
-        readiness.let_go();
         let mut children = run.into_children();
+        // Before any descriptor is closed.
+        if children.iter().all(|child| child.status().is_some()) {
+            readiness.closing_all();
+        } else {
+            readiness.let_go();
+        }
         children.retain(|child| child.kill_on_drop != KillOnDrop::No && child.status().is_none());
         if children.is_empty() {
             return;

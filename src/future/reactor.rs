@@ -278,7 +278,7 @@ impl Reactor {
             }
         };
         match self.enter(edges, fd, interest) {
-            Ok((life, flag)) => Ok(Some(OwnSource { reactor: Arc::clone(self), fd: fd.as_raw_fd(), life, flag })),
+            Ok((life, flag)) => Ok(Some(OwnSource { reactor: Arc::clone(self), fd: fd.as_raw_fd(), life, flag, is_closing: false })),
             // A file, which is always ready.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
             Err(error) => Err(of_step(error)),
@@ -308,14 +308,17 @@ impl Reactor {
         Ok((life, flag))
     }
 
-    fn leave(&self, number: RawFd, flag: &Arc<Flag>) {
+    /// Without a call if the descriptor is about to be closed.
+    fn leave(&self, number: RawFd, flag: &Arc<Flag>, is_closing: bool) {
         let state = &mut *lock(&self.state);
         let Some(entry) = state.entries.get_mut(&number) else { return };
         entry.sources.retain(|other| !Arc::ptr_eq(other, flag));
         if entry.sources.is_empty() {
             state.entries.remove(&number);
-            if let Some(edges) = self.edges.get() {
-                edges.remove(number);
+            match self.edges.get() {
+                Some(edges) if is_closing => edges.forget(number),
+                Some(edges) => edges.remove(number),
+                None => {}
             }
         }
     }
@@ -382,9 +385,15 @@ pub(crate) struct OwnSource {
     fd: RawFd,
     life: u32,
     flag: Arc<Flag>,
+    is_closing: bool,
 }
 
 impl OwnSource {
+    /// The descriptor is closed next, and by that nobody is told of it any more.
+    pub(super) fn closing(mut self) {
+        self.is_closing = true;
+    }
+
     pub(super) fn take_ready(&self, context: &Context<'_>) -> io::Result<bool> {
         if !self.reactor.is_polling_here() {
             return Err(io::Error::other(ELSEWHERE));
@@ -407,7 +416,7 @@ impl OwnSource {
 
 impl Drop for OwnSource {
     fn drop(&mut self) {
-        self.reactor.leave(self.fd, &self.flag);
+        self.reactor.leave(self.fd, &self.flag, self.is_closing);
     }
 }
 

@@ -41,6 +41,16 @@ impl Readiness {
         }
     }
 
+    /// The same, where nothing is there to be ready yet.
+    pub(super) fn for_new() -> Result<Readiness, Error> {
+        Ok(Readiness { has_waited: true, ..Readiness::here()? })
+    }
+
+    /// As [`let_go`](Driver::let_go), of descriptors that are closed right after this.
+    pub(super) fn closing_all(&mut self) {
+        self.sources.drain(..).for_each(|(.., source)| source.closing());
+    }
+
     pub(super) fn runtime(&self) -> Option<&Runtime> {
         self.runtime.as_ref()
     }
@@ -145,7 +155,8 @@ impl Driver for Readiness {
     }
 
     fn closing(&mut self, end: BorrowedFd<'_>) {
-        self.sources.retain(|(number, ..)| *number != end.as_raw_fd());
+        let is_it = |(number, ..): &mut (RawFd, Interest, Source)| *number == end.as_raw_fd();
+        self.sources.extract_if(.., is_it).for_each(|(.., source)| source.closing());
     }
 
     fn let_go(&mut self) {
