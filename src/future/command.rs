@@ -97,7 +97,7 @@ impl Awaited<&Command> {
         let memory = std::mem::take(stdout);
         let streams = self.0.collected_streams(Stdio::null())?;
         let deadline = Deadline::from(self.0.timeout);
-        let running = Running::start(|| {
+        let mut running = Running::start(|| {
             let mut child = self.0.start_run(&streams, Purpose::Collect)?;
             if let Some(machine) = &mut child.machine {
                 machine.lend(Stream::Stdout, memory);
@@ -234,7 +234,7 @@ impl Awaited<&Command> {
         watch: &mut W,
     ) -> Result<Output, Error> {
         let deadline = Deadline::from(self.0.timeout);
-        let running = Running::start(|| self.0.start_run(streams, purpose))?;
+        let mut running = Running::start(|| self.0.start_run(streams, purpose))?;
         let output = running.to_end(deadline, watch).await;
         output.map_err(|error| self.0.say_timeout(error))
     }
@@ -358,7 +358,7 @@ impl Awaited<&Pipeline> {
 
     async fn run_with<W: Watch>(&self, streams: Streams, purpose: Purpose, watch: &mut W) -> Result<Output, Error> {
         let deadline = Deadline::from(self.0.timeout);
-        let running = Running::start(|| self.0.start_run(streams, purpose))?;
+        let mut running = Running::start(|| self.0.start_run(streams, purpose))?;
         let output = running.to_end(deadline, watch).await;
         output.map_err(|error| self.0.say_timeout(error))
     }

@@ -278,7 +278,9 @@ impl Reactor {
             }
         };
         match self.enter(edges, fd, interest) {
-            Ok((life, flag)) => Ok(Some(OwnSource { reactor: Arc::clone(self), fd: fd.as_raw_fd(), life, flag, is_closing: false })),
+            Ok((life, flag)) => {
+                Ok(Some(OwnSource { reactor: Arc::clone(self), fd: fd.as_raw_fd(), life, flag, is_closing: false }))
+            }
             // A file, which is always ready.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
             Err(error) => Err(of_step(error)),

@@ -299,10 +299,13 @@ fn alive(whose: Whose, path: Arc<PathBuf>) -> Work {
         ABSENT
     };
     match whose {
-        Whose::Ours | Whose::OursTree => task(move || {
-            let command = procession::Command::new(path.as_path());
-            async move { check(command.future().output().await.unwrap().check().unwrap().stdout()) }
-        }),
+        Whose::Ours | Whose::OursTree => {
+            let command = Arc::new(procession::Command::new(path.as_path()));
+            task(move || {
+                let command = Arc::clone(&command);
+                async move { check(command.future().output().await.unwrap().check().unwrap().stdout()) }
+            })
+        }
         Whose::Tokio => task(move || {
             let path = Arc::clone(&path);
             async move {
