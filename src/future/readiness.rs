@@ -69,6 +69,10 @@ impl Readiness {
         let mut answers = if is_first { look(entries)? } else { Vec::new() };
         if !answers.contains(&true) {
             let mut has_old = false;
+            if self.sources.is_empty() {
+                // Thousands may wait at a time.
+                self.sources.reserve_exact(entries.len());
+            }
             answers.clear();
             for entry in &*entries {
                 let (source, is_new) = self.source(entry)?;
