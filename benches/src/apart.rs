@@ -27,15 +27,23 @@ pub fn asked() -> Option<String> {
 /// # Panics
 /// If it fails.
 pub fn measure(word: &str) -> Sample {
+    let numbers = numbers(word);
+    let [wall, cpu, peak] = numbers[..] else { panic!("{word}: {numbers:?}") };
+    Sample { wall, cpu, peak }
+}
+
+/// The same for a program that tells numbers of its own kind.
+///
+/// # Panics
+/// If it fails.
+pub fn numbers(word: &str) -> Vec<f64> {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     let output =
         command.args(std::env::args_os().skip(1)).env(WHO, word).stderr(std::process::Stdio::inherit()).output();
     let output = output.unwrap();
     assert!(output.status.success(), "{word}: {}", output.status);
     let text = String::from_utf8(output.stdout).unwrap();
-    let numbers: Vec<f64> = text.split_whitespace().map(|word| word.parse().unwrap()).collect();
-    let [wall, cpu, peak] = numbers[..] else { panic!("{word}: {text}") };
-    Sample { wall, cpu, peak }
+    text.split_whitespace().map(|word| word.parse().unwrap()).collect()
 }
 
 /// In such a process: makes the input, runs the work on it and checks what came out, `calls` times, and tells.
@@ -44,7 +52,7 @@ pub fn tell<I, O>(calls: usize, make: impl Fn() -> I, work: impl Fn(I) -> O, che
     if calls > 1 {
         check(work(make()));
     }
-    let before_memory = status_kib("VmRSS:");
+    let before_memory = status("VmRSS:");
     let (mut walls, mut cpu, mut peak) = (Vec::new(), Duration::ZERO, 0);
     for _ in 0..calls {
         let input = make();
@@ -53,14 +61,18 @@ pub fn tell<I, O>(calls: usize, make: impl Fn() -> I, work: impl Fn(I) -> O, che
         let output = work(input);
         walls.push(start.elapsed().as_secs_f64() * 1e6);
         cpu += own_cpu() - cpu_before;
-        peak = status_kib("VmHWM:");
+        peak = status("VmHWM:");
         check(output);
     }
     let cpu = cpu.as_secs_f64() * 1e6 / calls as f64;
     println!("{} {cpu} {}", crate::median(&walls), peak.saturating_sub(before_memory));
 }
 
-fn status_kib(key: &str) -> u64 {
+/// A number of `/proc/self/status`, such as `VmHWM:`, in KiB, or `Threads:`.
+///
+/// # Panics
+/// If there is none.
+pub fn status(key: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()

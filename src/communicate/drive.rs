@@ -72,7 +72,11 @@ pub(crate) fn drive(
             if never_blocks {
                 talk.catch_up();
             }
+            let was_done = talk.machine.is_done();
             talk.transfer(place, deadline, &mut both)?;
+            if never_blocks {
+                talk.look_once_done(was_done)?;
+            }
         }
         let goes_on = |talk: &Talk<'_>| talk.state.stopper.is_none() && !talk.state.has_seen_enough;
         if both.look(talks).is_break() && talks.iter().all(goes_on) {

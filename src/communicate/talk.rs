@@ -238,7 +238,6 @@ impl<'a> Talk<'a> {
             *has_seen_enough |= failure.is_some() || (!seen.is_empty() && watch.see(place, stream, seen).is_break());
             Ok(count)
         });
-        self.state.is_unsure |= !is_dry;
         if full {
             grow(reader.as_fd(), grown);
         }
@@ -249,6 +248,7 @@ impl<'a> Talk<'a> {
             Trouble::Read(error) => Error::io(step, error),
             Trouble::Spill(path, error) => Error::io("spill to", error).path(path),
         })?;
+        self.state.is_unsure |= !is_dry && !ended;
         if ended && let Some(end) = end.take() {
             watch.closing(stream as usize + 1, end.as_fd());
             self.child.handle.span().stream_ended(stream, || self.machine.said(stream, 0).0);
@@ -537,6 +537,14 @@ impl Talk<'_> {
         if self.state.never_blocks {
             self.state.closing.left.get_or_insert_default().elapsed = Some(self.child.handle.born().elapsed());
         }
+    }
+
+    /// Who has just closed everything has most often ended by now, and nothing is left but to reap it.
+    pub(super) fn look_once_done(&mut self, was_done: bool) -> Result<(), Error> {
+        if !was_done && self.machine.is_done() && !self.state.exited && !self.state.is_stopping() {
+            self.state.exited = self.child.handle.try_wait()?.is_some();
+        }
+        Ok(())
     }
 
     /// Whether [`finish`](Self::finish) would wait for nobody: the process can be reaped, and targets have taken everything.

@@ -84,11 +84,11 @@ pub(super) struct Running<T: Scoped> {
 impl<T: Scoped> Running<T> {
     /// The runtime is found before anything is started.
     pub(super) fn start(start: impl FnOnce() -> Result<T, Error>) -> Result<Running<T>, Error> {
-        let readiness = Readiness::here()?;
+        let readiness = Readiness::for_new()?;
         Ok(Running { run: Some(start()?), readiness: Some(readiness) })
     }
 
-    pub(super) async fn finish<W: Watch>(mut self, deadline: Deadline, watch: &mut W) -> Result<Output, Error> {
+    pub(super) async fn finish<W: Watch>(&mut self, deadline: Deadline, watch: &mut W) -> Result<Output, Error> {
         poll_fn(|task| match (&mut self.run, &mut self.readiness) {
             (Some(run), Some(readiness)) => run.poll_talk(task, deadline, watch, readiness),
             _ => Poll::Ready(Err(Error::invalid("a run that is over"))),
@@ -105,9 +105,13 @@ impl<T: Scoped> Running<T> {
 impl<T: Scoped> Drop for Running<T> {
     fn drop(&mut self) {
         let Some((run, mut readiness)) = self.run.take().zip(self.readiness.take()) else { return };
-        // Before any descriptor is closed.
-        readiness.let_go();
         let mut children = run.into_children();
+        // Before any descriptor is closed.
+        if children.iter().all(|child| child.status().is_some()) {
+            readiness.closing_all();
+        } else {
+            readiness.let_go();
+        }
         children.retain(|child| child.kill_on_drop != KillOnDrop::No && child.status().is_none());
         if children.is_empty() {
             return;

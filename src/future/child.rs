@@ -79,7 +79,8 @@ impl Awaited<&ProcessHandle> {
     /// # Errors
     /// As there, and if there is no runtime.
     pub async fn wait_deadline(self, deadline: impl Into<Deadline>) -> Result<Option<ExitStatus>, Error> {
-        let (deadline, mut readiness) = (deadline.into(), Readiness::here()?);
+        // It is looked at before every wait.
+        let (deadline, mut readiness) = (deadline.into(), Readiness::for_new()?);
         poll_fn(|task| wait(task, self.0, deadline, &mut readiness)).await
     }
 
@@ -107,6 +108,7 @@ fn wait(
     deadline: Deadline,
     readiness: &mut Readiness,
 ) -> Poll<Result<Option<ExitStatus>, Error>> {
+    let mut is_announced = false;
     loop {
         if let Some(status) = handle.try_wait()? {
             // Its descriptor is waited for no more, even if others keep it.
@@ -117,9 +119,10 @@ fn wait(
             return Poll::Ready(Ok(None));
         }
         // What is announced and cannot be reaped yet, or cannot be announced, is looked at now and then.
-        let notice = handle.notice().filter(|_| !handle.has_exited());
+        let notice = handle.notice().filter(|_| !is_announced || !handle.has_exited());
         let until = if notice.is_some() { deadline } else { deadline.earlier(Deadline::after(LOOK)) };
         ready!(readiness.readable(task, notice, until))?;
+        is_announced = true;
     }
 }
 

@@ -85,7 +85,7 @@ impl Awaited<&Command> {
     /// # Errors
     /// As there, and if there is no runtime.
     pub async fn output(self) -> Result<Output, Error> {
-        self.run_with(&self.0.collected_streams(Stdio::null())?, Purpose::Collect, &mut ()).await
+        self.run_with(|| self.0.collected_streams(Stdio::null()), Purpose::Collect, &mut ()).await
     }
 
     /// As [`Command::output_into`]. If the future is dropped the buffer is empty.
@@ -96,7 +96,7 @@ impl Awaited<&Command> {
         let memory = std::mem::take(stdout);
         let streams = self.0.collected_streams(Stdio::null())?;
         let deadline = Deadline::from(self.0.timeout);
-        let running = Running::start(|| {
+        let mut running = Running::start(|| {
             let mut child = self.0.start_run(&streams, Purpose::Collect)?;
             if let Some(machine) = &mut child.machine {
                 machine.lend(Stream::Stdout, memory);
@@ -216,21 +216,21 @@ impl Awaited<&Command> {
     }
 
     async fn run_shared(&self) -> Result<Output, Error> {
-        self.run_with(&self.0.shared_streams()?, Purpose::Show, &mut ()).await
+        self.run_with(|| self.0.shared_streams(), Purpose::Show, &mut ()).await
     }
 
     async fn run_shown<W: Watch>(&self, watch: &mut W) -> Result<Output, Error> {
-        self.run_with(&self.0.collected_streams(Stdio::null())?, Purpose::Show, watch).await
+        self.run_with(|| self.0.collected_streams(Stdio::null()), Purpose::Show, watch).await
     }
 
     async fn run_with<W: Watch>(
         &self,
-        streams: &[Option<Stdio>; 3],
+        streams: impl FnOnce() -> Result<[Option<Stdio>; 3], Error>,
         purpose: Purpose,
         watch: &mut W,
     ) -> Result<Output, Error> {
         let deadline = Deadline::from(self.0.timeout);
-        let running = Running::start(|| self.0.start_run(streams, purpose))?;
+        let mut running = Running::start(|| self.0.start_run(&streams()?, purpose))?;
         let output = running.finish(deadline, watch).await;
         output.map_err(|error| self.0.say_timeout(error))
     }
@@ -354,7 +354,7 @@ impl Awaited<&Pipeline> {
 
     async fn run_with<W: Watch>(&self, streams: Streams, purpose: Purpose, watch: &mut W) -> Result<Output, Error> {
         let deadline = Deadline::from(self.0.timeout);
-        let running = Running::start(|| self.0.start_run(streams, purpose))?;
+        let mut running = Running::start(|| self.0.start_run(streams, purpose))?;
         let output = running.finish(deadline, watch).await;
         output.map_err(|error| self.0.say_timeout(error))
     }

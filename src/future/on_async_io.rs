@@ -7,7 +7,7 @@ use crate::sys;
 use async_io::{Async, Timer};
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -21,7 +21,7 @@ pub(crate) struct Source {
 impl Source {
     /// `None` for a file.
     pub(super) fn new(fd: BorrowedFd<'_>, interest: Interest) -> Result<Option<Source>, Error> {
-        let duplicate = sys::fd::duplicate_from(fd.as_fd(), 3).map_err(|error| Error::io("dup", error))?;
+        let duplicate = sys::fd::duplicate_to_keep(fd).map_err(|error| Error::io("dup", error))?;
         match Async::new_nonblocking(duplicate) {
             Ok(fd) => Ok(Some(Source { fd, interest })),
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::sys;
 use std::future::Future;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::unix::AsyncFd;
@@ -14,9 +14,24 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 pub(crate) struct Source {
-    /// A duplicate: `AsyncFd` wants to own what it waits for, and a number can be registered once only.
-    fd: AsyncFd<OwnedFd>,
+    fd: AsyncFd<Number>,
     interest: Interest,
+}
+
+/// What is waited for by its number. `AsyncFd` takes it out of the list before it drops it, and the source goes before the descriptor.
+enum Number {
+    Theirs(RawFd),
+    /// A duplicate: a number can be in the list once only.
+    Ours(OwnedFd),
+}
+
+impl AsRawFd for Number {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Number::Theirs(number) => *number,
+            Number::Ours(fd) => fd.as_raw_fd(),
+        }
+    }
 }
 
 impl Source {
@@ -26,11 +41,18 @@ impl Source {
             Interest::Read => tokio::io::Interest::READABLE,
             Interest::Write => tokio::io::Interest::WRITABLE,
         };
-        let duplicate = sys::fd::duplicate_from(fd.as_fd(), 3).map_err(|error| Error::io("dup", error))?;
         let _context = handle.enter();
         #[allow(deprecated)]
-        // what replaces it is unsafe for types that may close their descriptor, which an `OwnedFd` does not
-        match AsyncFd::with_interest(duplicate, wanted) {
+        // what replaces it is unsafe for types that may close their descriptor, which a `Number` does not before its end
+        let add = |number| AsyncFd::with_interest(number, wanted);
+        let added = match add(Number::Theirs(fd.as_raw_fd())) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                let duplicate = sys::fd::duplicate_to_keep(fd).map_err(|error| Error::io("dup", error))?;
+                add(Number::Ours(duplicate))
+            }
+            added => added,
+        };
+        match added {
             Ok(fd) => Ok(Some(Source { fd, interest })),
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
             Err(error) => Err(Error::io("epoll", error)),

@@ -6,7 +6,7 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::sys::edges::{Edge, Edges};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -42,7 +42,10 @@ pub(crate) struct Reactor {
 
 #[derive(Default)]
 struct State {
-    entries: HashMap<RawFd, Entry>,
+    /// By the numbers of the descriptors: the kernel gives the lowest that is free.
+    entries: Vec<Option<Entry>>,
+    /// How many there are.
+    count: usize,
     /// The last life that was given to an entry.
     lives: u32,
     timers: BTreeMap<(Instant, u64), Waker>,
@@ -55,7 +58,43 @@ struct Entry {
     /// So that a late answer about a closed descriptor finds nobody.
     life: u32,
     edge: Edge,
-    sources: Vec<Arc<Flag>>,
+    /// One, most often, and then nothing is allocated.
+    first: Option<Arc<Flag>>,
+    others: Vec<Arc<Flag>>,
+}
+
+impl State {
+    fn entry(&mut self, number: RawFd) -> Option<&mut Entry> {
+        self.entries.get_mut(usize::try_from(number).ok()?)?.as_mut()
+    }
+
+    fn has_entries(&self) -> bool {
+        self.count > 0
+    }
+
+    fn insert(&mut self, number: RawFd, entry: Entry) {
+        let Ok(place) = usize::try_from(number) else { return };
+        if self.entries.len() <= place {
+            self.entries.resize_with(place + 1, || None);
+        }
+        if let Some(free) = self.entries.get_mut(place) {
+            *free = Some(entry);
+            self.count += 1;
+        }
+    }
+
+    fn remove(&mut self, number: RawFd) {
+        let place = usize::try_from(number).ok().and_then(|place| self.entries.get_mut(place));
+        if place.and_then(Option::take).is_some() {
+            self.count -= 1;
+        }
+    }
+}
+
+impl Entry {
+    fn flags(&self) -> impl Iterator<Item = &Arc<Flag>> {
+        self.first.iter().chain(&self.others)
+    }
 }
 
 /// What one source is told.
@@ -192,7 +231,7 @@ impl Reactor {
         }
         let result = match self.edges.get() {
             Some(edges) if is_waiting => self.wait_for_edges(edges, next),
-            Some(edges) if !lock(&self.state).entries.is_empty() => self.wait_for_edges(edges, Some(Instant::now())),
+            Some(edges) if lock(&self.state).has_entries() => self.wait_for_edges(edges, Some(Instant::now())),
             None if is_waiting => {
                 self.park(next);
                 Ok(())
@@ -231,8 +270,8 @@ impl Reactor {
         let (fd, life) = (token as u32 as RawFd, (token >> 32) as u32);
         // One by one, so that nothing is locked while somebody is woken, and nothing allocated.
         for place in 0.. {
-            let flag = match lock(&self.state).entries.get(&fd) {
-                Some(entry) if entry.life == life => entry.sources.get(place).cloned(),
+            let flag = match lock(&self.state).entry(fd) {
+                Some(entry) if entry.life == life => entry.flags().nth(place).cloned(),
                 _ => None,
             };
             let Some(flag) = flag else { return };
@@ -280,7 +319,9 @@ impl Reactor {
             }
         };
         match self.enter(edges, fd, interest) {
-            Ok((life, flag)) => Ok(Some(OwnSource { reactor: Arc::clone(self), fd: fd.as_raw_fd(), life, flag })),
+            Ok((life, flag)) => {
+                Ok(Some(OwnSource { reactor: Arc::clone(self), fd: fd.as_raw_fd(), life, flag, is_closing: false }))
+            }
             // A file, which is always ready.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(None),
             Err(error) => Err(of_step(error)),
@@ -291,33 +332,37 @@ impl Reactor {
         let state = &mut *lock(&self.state);
         let flag = Arc::new(Flag { interest, state: Mutex::default() });
         let number = fd.as_raw_fd();
-        let life = match state.entries.get_mut(&number) {
+        let life = match state.entry(number) {
             Some(entry) => {
                 let edge = with(entry.edge, interest);
                 edges.change(number, token(number, entry.life), edge)?;
                 entry.edge = edge;
-                entry.sources.push(Arc::clone(&flag));
+                entry.others.push(Arc::clone(&flag));
                 entry.life
             }
             None => {
                 let (life, edge) = (state.lives.wrapping_add(1), with(Edge::default(), interest));
                 edges.add(number, token(number, life), edge)?;
                 state.lives = life;
-                state.entries.insert(number, Entry { life, edge, sources: vec![Arc::clone(&flag)] });
+                state.insert(number, Entry { life, edge, first: Some(Arc::clone(&flag)), others: Vec::new() });
                 life
             }
         };
         Ok((life, flag))
     }
 
-    fn leave(&self, number: RawFd, flag: &Arc<Flag>) {
+    /// Without a call if the descriptor is about to be closed.
+    fn leave(&self, number: RawFd, flag: &Arc<Flag>, is_closing: bool) {
         let state = &mut *lock(&self.state);
-        let Some(entry) = state.entries.get_mut(&number) else { return };
-        entry.sources.retain(|other| !Arc::ptr_eq(other, flag));
-        if entry.sources.is_empty() {
-            state.entries.remove(&number);
-            if let Some(edges) = self.edges.get() {
-                edges.remove(number);
+        let Some(entry) = state.entry(number) else { return };
+        entry.first.take_if(|first| Arc::ptr_eq(first, flag));
+        entry.others.retain(|other| !Arc::ptr_eq(other, flag));
+        if entry.flags().next().is_none() {
+            state.remove(number);
+            match self.edges.get() {
+                Some(edges) if is_closing => edges.forget(number),
+                Some(edges) => edges.remove(number),
+                None => {}
             }
         }
     }
@@ -384,9 +429,15 @@ pub(crate) struct OwnSource {
     fd: RawFd,
     life: u32,
     flag: Arc<Flag>,
+    is_closing: bool,
 }
 
 impl OwnSource {
+    /// The descriptor is closed next, and by that nobody is told of it any more.
+    pub(super) fn closing(mut self) {
+        self.is_closing = true;
+    }
+
     pub(super) fn take_ready(&self, context: &Context<'_>) -> io::Result<bool> {
         if !self.reactor.is_polling_here() {
             return Err(io::Error::other(ELSEWHERE));
@@ -409,7 +460,7 @@ impl OwnSource {
 
 impl Drop for OwnSource {
     fn drop(&mut self) {
-        self.reactor.leave(self.fd, &self.flag);
+        self.reactor.leave(self.fd, &self.flag, self.is_closing);
     }
 }
 

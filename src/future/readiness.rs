@@ -52,6 +52,16 @@ impl Readiness {
         }
     }
 
+    /// The same, where nothing is there to be ready yet.
+    pub(super) fn for_new() -> Result<Readiness, Error> {
+        Ok(Readiness { has_waited: true, ..Readiness::here()? })
+    }
+
+    /// As [`let_go`](Driver::let_go), of descriptors that are closed right after this.
+    pub(super) fn closing_all(&mut self) {
+        self.sources.drain(..).for_each(|waited| waited.source.closing());
+    }
+
     pub(super) fn runtime(&self) -> Option<&Runtime> {
         self.runtime.as_ref()
     }
@@ -70,6 +80,10 @@ impl Readiness {
         let mut answers = if is_first { look(entries)? } else { Vec::new() };
         if !answers.contains(&true) {
             let mut has_old = false;
+            if self.sources.is_empty() {
+                // Thousands may wait at a time.
+                self.sources.reserve_exact(entries.len());
+            }
             answers.clear();
             self.round += 1;
             let before = self.round - 1;
@@ -160,7 +174,8 @@ impl Driver for Readiness {
     }
 
     fn closing(&mut self, end: BorrowedFd<'_>) {
-        self.sources.retain(|waited| waited.fd != end.as_raw_fd());
+        let is_it = |waited: &mut Waited| waited.fd == end.as_raw_fd();
+        self.sources.extract_if(.., is_it).for_each(|waited| waited.source.closing());
     }
 
     fn let_go(&mut self) {

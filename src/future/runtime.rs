@@ -109,6 +109,18 @@ impl Runtime {
 }
 
 impl Source {
+    /// The descriptor is closed right after this.
+    pub(crate) fn closing(self) {
+        match self {
+            Source::Own(source) => source.closing(),
+            #[cfg(feature = "tokio")]
+            Source::Tokio(_) => {}
+            #[cfg(feature = "async-io")]
+            Source::AsyncIo(_) => {}
+            Source::AlwaysReady => {}
+        }
+    }
+
     /// Whether it has become ready since this was asked last. If not, the task is woken when it does. May be spurious; a descriptor that is ready
     /// at the first question says so sooner or later by waking.
     pub(crate) fn take_ready(&mut self, context: &mut Context<'_>) -> io::Result<bool> {

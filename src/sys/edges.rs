@@ -36,7 +36,11 @@ impl Edges {
 
     /// Told once when it is ready now, and once whenever it becomes ready.
     pub(crate) fn add(&self, fd: RawFd, token: u64, edge: Edge) -> io::Result<()> {
-        epoll::control(self.fd.as_fd(), EpollOp::EpollCtlAdd, fd, &mut event(token, edge))
+        match epoll::control(self.fd.as_fd(), EpollOp::EpollCtlAdd, fd, &mut event(token, edge)) {
+            // Forgotten, and not closed after all.
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => self.change(fd, token, edge),
+            result => result,
+        }
     }
 
     /// As if it was added anew.
@@ -51,6 +55,9 @@ impl Edges {
     pub(crate) fn remove(&self, fd: RawFd) {
         let _ = epoll::control(self.fd.as_fd(), EpollOp::EpollCtlDel, fd, &mut EpollEvent::empty());
     }
+
+    /// It is closed next, which removes it if nobody else holds a copy. Else it may be told of once more in vain.
+    pub(crate) fn forget(&self, _fd: RawFd) {}
 
     /// Ends the wait that is going on, or else the next one.
     pub(crate) fn ring(&self) {
@@ -110,6 +117,11 @@ mod tests {
         edges.remove(reader.as_raw_fd());
         writer.write_all(b"x").unwrap();
         assert_eq!(told(), []);
+        for token in [8, 9] {
+            edges.add(reader.as_raw_fd(), token, READ).unwrap();
+            assert_eq!((told(), told()), (vec![(token, READ)], vec![]));
+            edges.forget(reader.as_raw_fd());
+        }
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl Edges {
         self.entries().retain(|entry| entry.fd != fd);
     }
 
+    /// It is closed next.
+    pub(crate) fn forget(&self, fd: RawFd) {
+        self.remove(fd);
+    }
+
     /// Ends the wait that is going on, or else the next one. A pipe that is full of rings is heard as well.
     pub(crate) fn ring(&self) {
         let _ = pipe::write(self.bell.as_fd(), &[0]);

@@ -72,6 +72,14 @@ pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     fd
 }
 
+/// A duplicate that we keep, out of the way at once.
+pub(crate) fn duplicate_to_keep(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let far = highest_if_crowded().and_then(|_| duplicate_from(fd, FAR).ok());
+    let duplicate = far.map_or_else(|| duplicate_from(fd, 3), Ok)?;
+    HIGHEST.fetch_max(duplicate.as_raw_fd(), Ordering::Relaxed);
+    Ok(duplicate)
+}
+
 /// Opens a file above descriptor 2. No terminal that is opened becomes ours; `flags` are further ones of open(2).
 pub(crate) fn open(path: &Path, options: &mut OpenOptions, flags: i32) -> io::Result<OwnedFd> {
     let file = options.custom_flags(libc::O_NOCTTY | flags).open(path)?;

@@ -490,27 +490,28 @@ fn what_passes_is_tried_again() {
 /// The calls of the spawning thread and of the child until exec, while `work` runs; by name for the message.
 fn calls_of(work: impl Fn() + Send + Sync) -> Option<(Vec<libc::c_long>, Vec<libc::c_long>)> {
     work();
+    calls_between_yields(|| {
+        std::thread::yield_now();
+        work();
+        std::thread::yield_now();
+    })
+}
+
+/// The same for what runs between two yields.
+fn calls_between_yields(work: impl FnOnce() + Send) -> Option<(Vec<libc::c_long>, Vec<libc::c_long>)> {
     let (mut ours, mut theirs, mut counting) = (Vec::new(), Vec::new(), false);
-    supervise(
-        &[],
-        || {
-            std::thread::yield_now();
-            work();
-            std::thread::yield_now();
-        },
-        |call| {
-            if call.number == libc::SYS_sched_yield && call.ours {
-                counting = !counting;
-            } else if call.number == libc::SYS_fcntl && call.args[1] == libc::F_GETFD as u64 {
-                // std checks every close in builds with debug assertions.
-            } else if counting && call.ours {
-                ours.push(call.number);
-            } else if counting && !call.after_exec {
-                theirs.push(call.number);
-            }
-            None
-        },
-    )?;
+    supervise(&[], work, |call| {
+        if call.number == libc::SYS_sched_yield && call.ours {
+            counting = !counting;
+        } else if call.number == libc::SYS_fcntl && call.args[1] == libc::F_GETFD as u64 {
+            // std checks every close in builds with debug assertions.
+        } else if counting && call.ours {
+            ours.push(call.number);
+        } else if counting && !call.after_exec {
+            theirs.push(call.number);
+        }
+        None
+    })?;
     Some((ours, theirs))
 }
 
@@ -537,6 +538,70 @@ fn collecting_a_kibibyte_costs_few_calls() {
         let work = || assert_eq!(command.output().unwrap().stdout().len(), 1024);
         let Some((ours, _)) = calls_of(work) else { return };
         assert!(ours.len() <= 24, "{} calls: {ours:?}", ours.len());
+    });
+}
+
+/// The same for what is awaited on the own scope, which is open and has waited before.
+#[cfg(feature = "future")]
+fn awaited_calls_of(work: impl AsyncFn() + Sync) -> Option<(Vec<libc::c_long>, Vec<libc::c_long>)> {
+    calls_between_yields(|| {
+        procession::future::scope(|scope| {
+            scope.block_on(work()).unwrap();
+            std::thread::yield_now();
+            scope.block_on(work()).unwrap();
+            std::thread::yield_now();
+        })
+        .unwrap();
+    })
+}
+
+#[cfg(feature = "future")]
+#[test]
+fn an_awaited_spawn_and_wait_cost_few_calls() {
+    alone!({
+        if SpawnRoute::current() != SpawnRoute::Clone3 {
+            return;
+        }
+        let command = fixture("exit").arg("0");
+        let work = async || assert!(command.future().call().await.unwrap().success());
+        let Some((ours, theirs)) = awaited_calls_of(work) else { return };
+        assert!(ours.len() + theirs.len() <= 10, "parent {ours:?}, child {theirs:?}");
+    });
+}
+
+#[cfg(feature = "future")]
+#[test]
+fn an_awaited_child_costs_few_calls() {
+    alone!({
+        if SpawnRoute::current() != SpawnRoute::Clone3 {
+            return;
+        }
+        let command = fixture("exit").arg("0");
+        let work = async || {
+            let mut child = command.spawn().unwrap();
+            assert!(child.future().wait().await.unwrap().success());
+        };
+        let Some((ours, theirs)) = awaited_calls_of(work) else { return };
+        assert!(ours.len() + theirs.len() <= 12, "parent {ours:?}, child {theirs:?}");
+    });
+}
+
+#[cfg(feature = "future")]
+#[test]
+fn an_awaited_small_output_costs_few_calls() {
+    alone!({
+        if SpawnRoute::current() != SpawnRoute::Clone3 {
+            return;
+        }
+        let command = fixture("echo").arg("hello");
+        let work = async || assert_eq!(command.future().output().await.unwrap().stdout(), b"hello\n");
+        let Some((ours, _)) = awaited_calls_of(work) else { return };
+        // Three waits at most: what it says, the ends of both streams, its own.
+        assert!(ours.len() <= 25, "{} calls: {ours:?}", ours.len());
+        let command = Command::new(Path::new("/bin/cat")).input(vec![b'x'; 1024]);
+        let work = async || assert_eq!(command.future().output().await.unwrap().stdout().len(), 1024);
+        let Some((ours, _)) = awaited_calls_of(work) else { return };
+        assert!(ours.len() <= 29, "{} calls: {ours:?}", ours.len());
     });
 }
 
