@@ -88,7 +88,7 @@ impl<T: Scoped> Running<T> {
         Ok(Running { run: Some(start()?), readiness: Some(readiness) })
     }
 
-    pub(super) async fn to_end<W: Watch>(&mut self, deadline: Deadline, watch: &mut W) -> Result<Output, Error> {
+    pub(super) async fn finish<W: Watch>(&mut self, deadline: Deadline, watch: &mut W) -> Result<Output, Error> {
         poll_fn(|task| match (&mut self.run, &mut self.readiness) {
             (Some(run), Some(readiness)) => run.poll_talk(task, deadline, watch, readiness),
             _ => Poll::Ready(Err(Error::invalid("a run that is over"))),

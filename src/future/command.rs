@@ -104,7 +104,7 @@ impl Awaited<&Command> {
             }
             Ok(child)
         })?;
-        let output = running.to_end(deadline, &mut ()).await;
+        let output = running.finish(deadline, &mut ()).await;
         let mut output = output.map_err(|error| self.0.say_timeout(error))?;
         *stdout = std::mem::take(&mut output.stdout.bytes);
         Ok(output)
@@ -215,7 +215,7 @@ impl Awaited<&Command> {
             let machine = child.begin(Input::empty(), Purpose::Show)?;
             child.machine = Some(Box::new(machine));
         }
-        let output = running.to_end(until.earlier(Deadline::after(timeout)), &mut ()).await;
+        let output = running.finish(until.earlier(Deadline::after(timeout)), &mut ()).await;
         Ok((result, output.map_err(|error| self.0.say_late_end(error, until, timeout))?))
     }
 
@@ -235,7 +235,7 @@ impl Awaited<&Command> {
     ) -> Result<Output, Error> {
         let deadline = Deadline::from(self.0.timeout);
         let mut running = Running::start(|| self.0.start_run(&streams()?, purpose))?;
-        let output = running.to_end(deadline, watch).await;
+        let output = running.finish(deadline, watch).await;
         output.map_err(|error| self.0.say_timeout(error))
     }
 }
@@ -359,7 +359,7 @@ impl Awaited<&Pipeline> {
     async fn run_with<W: Watch>(&self, streams: Streams, purpose: Purpose, watch: &mut W) -> Result<Output, Error> {
         let deadline = Deadline::from(self.0.timeout);
         let mut running = Running::start(|| self.0.start_run(streams, purpose))?;
-        let output = running.to_end(deadline, watch).await;
+        let output = running.finish(deadline, watch).await;
         output.map_err(|error| self.0.say_timeout(error))
     }
 }
