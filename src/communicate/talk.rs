@@ -248,7 +248,7 @@ impl<'a> Talk<'a> {
             Trouble::Read(error) => Error::io(step, error),
             Trouble::Spill(path, error) => Error::io("spill to", error).path(path),
         })?;
-        self.state.is_unsure |= !is_dry && !ended;
+        self.state.is_unsure |= !is_dry;
         if ended && let Some(end) = end.take() {
             watch.closing(stream as usize + 1, end.as_fd());
             self.child.handle.span().stream_ended(stream, || self.machine.said(stream, 0).0);

@@ -597,11 +597,11 @@ fn an_awaited_small_output_costs_few_calls() {
         let work = async || assert_eq!(command.future().output().await.unwrap().stdout(), b"hello\n");
         let Some((ours, _)) = awaited_calls_of(work) else { return };
         // Three waits at most: what it says, the ends of both streams, its own.
-        assert!(ours.len() <= 25, "{} calls: {ours:?}", ours.len());
+        assert!(ours.len() <= 26, "{} calls: {ours:?}", ours.len());
         let command = Command::new(Path::new("/bin/cat")).input(vec![b'x'; 1024]);
         let work = async || assert_eq!(command.future().output().await.unwrap().stdout().len(), 1024);
         let Some((ours, _)) = awaited_calls_of(work) else { return };
-        assert!(ours.len() <= 29, "{} calls: {ours:?}", ours.len());
+        assert!(ours.len() <= 30, "{} calls: {ours:?}", ours.len());
     });
 }
 
