@@ -1,6 +1,6 @@
 //! Connections, awaited. Leaves to `ipc` what becomes of a message that is out or has come in part: it stays with the connection.
 
-use super::{tried, unless_late};
+use super::{once, tried, unless_late};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::future::Awaited;
@@ -210,7 +210,7 @@ impl<R> Awaited<&mut Receiver<R>> {
     /// # Errors
     /// If there is no runtime.
     pub async fn poll(self, timeout: Duration) -> Result<bool, Error> {
-        let attempt = |receiver: &mut Receiver<R>| if receiver.poll(Duration::ZERO) { Ok(true) } else { Err(false) };
+        let attempt = |receiver: &mut Receiver<R>| once(receiver.poll(Duration::ZERO));
         tried(self.0, Deadline::after(timeout), attempt, readable).await
     }
 }
@@ -327,7 +327,7 @@ impl Awaited<&mut RawConnection> {
     /// # Errors
     /// If there is no runtime.
     pub async fn poll(self, timeout: Duration) -> Result<bool, Error> {
-        let attempt = |raw: &mut RawConnection| if raw.poll(Duration::ZERO) { Ok(true) } else { Err(false) };
+        let attempt = |raw: &mut RawConnection| once(raw.poll(Duration::ZERO));
         tried(self.0, Deadline::after(timeout), attempt, readable).await
     }
 }

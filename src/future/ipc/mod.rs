@@ -15,12 +15,18 @@ use crate::sys::poll::PollFd;
 use std::future::poll_fn;
 use std::task::{Poll, ready};
 
-/// Tries until there is an answer. `Err` is one that counts only if no time is left. `spot` says which descriptor tells when to try again, and
-/// when to do so in any case.
+/// What a try has brought.
+enum Try<T> {
+    Answer(T),
+    /// It has to wait. This is the answer if no time is left.
+    Wait(T),
+}
+
+/// Tries until there is an answer. `spot` says which descriptor tells when to try again, and when to do so in any case.
 async fn tried<O, T>(
     object: &mut O,
     deadline: Deadline,
-    mut attempt: impl FnMut(&mut O) -> Result<T, T>,
+    mut attempt: impl FnMut(&mut O) -> Try<T>,
     spot: impl Fn(&O) -> (PollFd<'_>, Deadline),
 ) -> Result<T, Error> {
     let mut readiness = Readiness::here()?;
@@ -29,9 +35,9 @@ async fn tried<O, T>(
             // First the time: what comes before its end is found.
             let is_late = deadline.has_passed();
             match attempt(object) {
-                Ok(answer) => return Poll::Ready(Ok(answer)),
-                Err(answer) if is_late => return Poll::Ready(Ok(answer)),
-                Err(_) => {}
+                Try::Answer(answer) => return Poll::Ready(Ok(answer)),
+                Try::Wait(answer) if is_late => return Poll::Ready(Ok(answer)),
+                Try::Wait(_) => {}
             }
             let (entry, until) = spot(object);
             ready!(readiness.wait(task, &mut [entry], deadline.earlier(until), &mut true))?;
@@ -41,6 +47,11 @@ async fn tried<O, T>(
 }
 
 /// A timeout is an answer only if no time is left.
-fn unless_late<T>(answer: Result<T, Error>) -> Result<Result<T, Error>, Result<T, Error>> {
-    if answer.as_ref().is_err_and(Error::is_timeout) { Err(answer) } else { Ok(answer) }
+fn unless_late<T>(answer: Result<T, Error>) -> Try<Result<T, Error>> {
+    if answer.as_ref().is_err_and(Error::is_timeout) { Try::Wait(answer) } else { Try::Answer(answer) }
+}
+
+/// A fact that may still come about.
+fn once(fact: bool) -> Try<bool> {
+    if fact { Try::Answer(true) } else { Try::Wait(false) }
 }

@@ -1,6 +1,6 @@
 //! Packet queues, awaited.
 
-use super::tried;
+use super::{Try, tried};
 use crate::deadline::Deadline;
 use crate::future::Awaited;
 use crate::ipc::{GetError, PacketReceiver, PacketSender, PutError};
@@ -44,8 +44,8 @@ impl Awaited<&PacketSender> {
 
     async fn put_until(mut self, message: &[u8], deadline: Deadline) -> Result<(), PutError<()>> {
         let attempt = |end: &mut &PacketSender| match end.put_nowait(message) {
-            Err(PutError::Full(())) => Err(Err(PutError::Full(()))),
-            answer => Ok(answer),
+            Err(PutError::Full(())) => Try::Wait(Err(PutError::Full(()))),
+            answer => Try::Answer(answer),
         };
         let put = tried(&mut self.0, deadline, attempt, |end| (poll::writable(end.as_fd()), Deadline::NEVER)).await;
         put.unwrap_or_else(|error| Err(PutError::Broken { item: (), error }))
@@ -83,8 +83,8 @@ impl Awaited<&PacketReceiver> {
 
     async fn get_until(mut self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), GetError> {
         let attempt = |end: &mut &PacketReceiver| match end.get_nowait(message) {
-            Err(GetError::Empty) => Err(Err(GetError::Empty)),
-            answer => Ok(answer),
+            Err(GetError::Empty) => Try::Wait(Err(GetError::Empty)),
+            answer => Try::Answer(answer),
         };
         let got = tried(&mut self.0, deadline, attempt, |end| (poll::readable(end.as_fd()), Deadline::NEVER)).await;
         got.unwrap_or_else(|error| Err(GetError::Broken(error)))

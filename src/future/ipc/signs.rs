@@ -1,7 +1,7 @@
 //! Events and semaphores between processes, awaited. Decides that who waits by their descriptors looks as often as who sleeps in memory: a party
 //! that dies in the middle of a change may have told the descriptor nothing, or too much.
 
-use super::tried;
+use super::{Try, once, tried};
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::future::Awaited;
@@ -62,7 +62,7 @@ impl Awaited<&Event> {
     }
 
     async fn wait_until(mut self, deadline: Deadline) -> Result<bool, Error> {
-        let attempt = |event: &mut &Event| if event.is_set() { Ok(true) } else { Err(false) };
+        let attempt = |event: &mut &Event| once(event.is_set());
         tried(&mut self.0, deadline, attempt, |event| (poll::readable(event.notice()), Deadline::after(LOOK))).await
     }
 }
@@ -91,7 +91,10 @@ impl<'a> Awaited<&'a Semaphore> {
 
     async fn acquire_until(mut self, deadline: Deadline) -> Result<Option<Permit<'a>>, Error> {
         // A try takes back what the dead have had.
-        let attempt = |semaphore: &mut &'a Semaphore| semaphore.try_acquire().map(Some).ok_or(None);
+        let attempt = |semaphore: &mut &'a Semaphore| match semaphore.try_acquire() {
+            None => Try::Wait(None),
+            permit => Try::Answer(permit),
+        };
         tried(&mut self.0, deadline, attempt, |one| (poll::readable(one.as_fd()), Deadline::after(LOOK))).await
     }
 }
