@@ -238,36 +238,43 @@ fn the_blocking_verb_goes_on_where_a_dropped_future_stopped() {
 fn descriptors_arrive_once_although_their_message_has_to_wait() {
     alone!(after ready, {
         on_all_runtimes(|| async {
-            let (mut ours, mut theirs) = Connection::<(Vec<u8>, Option<Descriptor>), ()>::pair().unwrap();
-            let (reader, writer) = std::io::pipe().unwrap();
-            // Until the kernel takes no more.
-            let mut before = 0;
-            while at_most(1, ours.future().send(&(vec![1; 100_000], None))).await.is_some() {
-                before += 1;
+            // The one before it is out, or in part.
+            for length in [100_000, 300_000] {
+                arrives_once(length).await;
             }
-            let is_begun = ours.is_sending();
-            let descriptor = Descriptor::from(OwnedFd::from(writer));
-            let message = (b"beside".to_vec(), Some(descriptor));
-            assert!(at_most(1, ours.future().send(&message)).await.is_none());
-            assert!(!ours.is_sending(), "the earlier one is first");
-            let expected = before + usize::from(is_begun);
-            let receive = async {
-                for _ in 0..expected {
-                    assert!(theirs.future().recv().await?.1.is_none());
-                }
-                theirs.future().recv().await
-            };
-            let (sent, came) = both(ours.future().send(&message), receive).await;
-            sent.unwrap();
-            drop(message);
-            let came = came.unwrap().1.unwrap().into_owned_fd();
-            File::from(came).write_all(b"through").unwrap();
-            let mut text = String::new();
-            // Its end comes when nobody has another copy.
-            File::from(OwnedFd::from(reader)).read_to_string(&mut text).unwrap();
-            assert_eq!(text, "through");
         });
     });
+}
+
+async fn arrives_once(length: usize) {
+    let (mut ours, mut theirs) = Connection::<(Vec<u8>, Option<Descriptor>), ()>::pair().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    // Until the kernel takes no more.
+    let mut before = 0;
+    while at_most(1, ours.future().send(&(vec![1; length], None))).await.is_some() {
+        before += 1;
+    }
+    let is_begun = ours.is_sending();
+    let descriptor = Descriptor::from(OwnedFd::from(writer));
+    let message = (b"beside".to_vec(), Some(descriptor));
+    assert!(at_most(1, ours.future().send(&message)).await.is_none());
+    assert!(!ours.is_sending(), "the earlier one is first");
+    let expected = before + usize::from(is_begun);
+    let receive = async {
+        for _ in 0..expected {
+            assert!(theirs.future().recv().await?.1.is_none());
+        }
+        theirs.future().recv().await
+    };
+    let (sent, came) = both(ours.future().send(&message), receive).await;
+    sent.unwrap();
+    drop(message);
+    let came = came.unwrap().1.unwrap().into_owned_fd();
+    File::from(came).write_all(b"through").unwrap();
+    let mut text = String::new();
+    // Its end comes when nobody has another copy.
+    File::from(OwnedFd::from(reader)).read_to_string(&mut text).unwrap();
+    assert_eq!(text, "through");
 }
 
 #[test]
@@ -606,9 +613,13 @@ fn permits_are_taken_and_those_of_the_dead_come_back() {
             let mut process = Process::start(hold, (permits.clone(), begun.clone())).unwrap();
             begun.future().wait().await.unwrap();
             assert!(permits.future().acquire_timeout(SOON).await.unwrap().is_none());
-            process.kill().unwrap();
-            process.future().wait().await.unwrap();
-            drop(permits.future().acquire_timeout(LONG).await.unwrap().expect("the permit of the dead"));
+            let kill = async {
+                sleep(SOON).await;
+                process.kill().unwrap();
+                process.future().wait().await.unwrap();
+            };
+            let (permit, ()) = both(permits.future().acquire_timeout(LONG), kill).await;
+            drop(permit.unwrap().expect("the permit of the dead"));
         });
         // No more than there may be at the same time, and each has its turn.
         let permits = Semaphore::new(3).unwrap();
