@@ -60,7 +60,25 @@ pub(crate) fn drive(
         talk.state.never_blocks = never_blocks;
         talk.prepare_once()?;
     }
-    let mut sight = Sight::default();
+    let mut turns = |sight: &mut Sight| {
+        let driver = &mut *driver;
+        let watch = &mut *watch;
+        turns(task, talks, (deadline, stops), watch, driver, sight)
+    };
+    // Whoever never blocks has neighbours that may look at the same.
+    if never_blocks { Sight::with_shared(turns) } else { turns(&mut Sight::default()) }
+}
+
+/// The turns of conversations that stand ready.
+fn turns(
+    task: &mut Context<'_>,
+    talks: &mut [Talk<'_>],
+    (deadline, stops): (Deadline, bool),
+    watch: &mut dyn Watch,
+    driver: &mut dyn Driver,
+    sight: &mut Sight,
+) -> Poll<Result<Ending, Error>> {
+    let never_blocks = driver.never_blocks();
     loop {
         sight.renew();
         if talks.iter().any(|talk| talk.state.is_stopping()) {
@@ -86,14 +104,14 @@ pub(crate) fn drive(
         let (mut over, mut is_new) = (true, false);
         for (place, talk) in talks.iter_mut().enumerate() {
             let was_over = talk.state.is_over;
-            talk.until = match talk.decide(deadline, stops, &mut sight, &mut both)? {
+            talk.until = match talk.decide(deadline, stops, sight, &mut both)? {
                 Decision::Over => None,
                 Decision::TimedOut => return Poll::Ready(Ok(Ending::TimedOut)),
                 Decision::Wait(until) => Some(until),
             };
             talk.state.is_over = talk.until.is_none();
             if talk.state.is_over && !was_over {
-                talk.give_up(place, deadline, &mut sight, &mut both)?;
+                talk.give_up(place, deadline, sight, &mut both)?;
                 is_new = true;
             }
             over &= talk.state.is_over;
@@ -108,7 +126,7 @@ pub(crate) fn drive(
     }
     let mut both = Both { watch: &mut *watch, driver };
     for (place, talk) in talks.iter_mut().enumerate() {
-        talk.finish(place, deadline, &mut sight, &mut both)?;
+        talk.finish(place, deadline, sight, &mut both)?;
     }
     // What came last is handed on; nothing is stopped any more.
     let _ = watch.look(talks);

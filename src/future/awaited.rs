@@ -157,11 +157,11 @@ pub(super) fn advance(
     targets: &mut [Target<'_>],
     readiness: &mut Readiness,
 ) -> Poll<Result<(), Error>> {
-    let mut sight = Sight::default();
     loop {
         // A stop lets go of those who have ended.
         readiness.let_go();
-        let Some(until) = stops.advance(targets, &mut sight) else { return Poll::Ready(Ok(())) };
+        let until = Sight::with_shared(|sight| stops.advance(targets, sight));
+        let Some(until) = until else { return Poll::Ready(Ok(())) };
         ready!(readiness.wait(task, &mut stops.entries(targets), until, &mut true))?;
     }
 }

@@ -40,6 +40,8 @@ mod command;
 mod descriptor;
 mod event;
 mod group;
+#[cfg(all(feature = "ipc", target_os = "linux"))]
+mod ipc;
 mod lock;
 mod monitor;
 #[cfg(feature = "async-io")]
@@ -59,6 +61,7 @@ mod sleep;
 mod talk;
 mod task;
 mod timeout;
+mod workers;
 
 #[cfg(procession_awaited)]
 pub(crate) use readiness::{has_no_scope, waiter};

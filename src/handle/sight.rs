@@ -1,36 +1,70 @@
 //! All processes as they were at one moment, for all stops that look at the same time: a look costs as much as there are processes,
 //! and a thousand stops would each take their own. Decides when a look is too old, and who is found in it how.
 
+use crate::deadline::Deadline;
 use crate::plan::MARK;
 use crate::sys::procfs::{self, Channel, Stat};
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the stops of one driver look at. Empty until one of them looks.
 #[derive(Default)]
 pub(crate) struct Sight {
     seen: Option<Seen>,
+    /// It is that of a thread, whose drivers know nothing of each other and have no rounds.
+    is_shared: bool,
 }
 
+thread_local! {
+    /// For drivers that are one of many on their thread.
+    static SHARED: Cell<Option<Sight>> = const { Cell::new(None) };
+}
+
+/// So long a shared look is good for all, at least.
+const SHARED_MIN: Duration = Duration::from_millis(1);
+
 impl Sight {
-    /// The next look is a new one. Drivers say so once per round, so that there is one look in each at most.
-    pub(crate) fn renew(&mut self) {
-        self.seen = None;
+    /// Does something with the sight that all drivers of this thread share. There is one look for as long as a look takes, so that
+    /// a thousand tasks that stop their children do not take a thousand.
+    pub(crate) fn with_shared<T>(act: impl FnOnce(&mut Sight) -> T) -> T {
+        let mut sight = SHARED.try_with(Cell::take).ok().flatten().unwrap_or_default();
+        sight.is_shared = true;
+        let result = act(&mut sight);
+        if sight.seen.as_ref().is_some_and(|seen| seen.next() > Instant::now()) {
+            // A thread that is ending shares it with nobody.
+            let _ = SHARED.try_with(|shared| shared.set(Some(sight)));
+        }
+        result
     }
 
-    /// All processes as they were at this moment or later. `None` if this round has had its look, and it was earlier: come again in
-    /// the next round.
-    pub(super) fn since(&mut self, moment: Instant) -> Option<&Seen> {
+    /// The next look is a new one. Drivers say so once per round, so that there is one look in each at most.
+    pub(crate) fn renew(&mut self) {
+        if !self.is_shared {
+            self.seen = None;
+        }
+    }
+
+    /// All processes as they were at this moment or later. If this round has had its look, and it was earlier: when to come again.
+    pub(super) fn since(&mut self, moment: Instant) -> Result<&Seen, Deadline> {
+        let is_old = |seen: &Seen| seen.moment < moment && seen.next() <= Instant::now();
+        if self.is_shared && self.seen.as_ref().is_some_and(is_old) {
+            self.seen = None;
+        }
         let seen = self.seen.get_or_insert_with(Seen::now);
-        Some(&*seen).filter(|seen| seen.moment >= moment)
+        match seen.moment >= moment {
+            true => Ok(seen),
+            false if self.is_shared => Err(Deadline::at(seen.next())),
+            false => Err(Deadline::now()),
+        }
     }
 
     /// The processes, other than this one, that could write to a channel at this moment or later; see [`procfs::writers`].
     pub(crate) fn writers(&mut self, channel: Channel, since: Instant) -> Vec<i32> {
         let mut writers: Vec<i32> = match self.since(since) {
-            Some(seen) => seen.writers(&[channel]).into_iter().collect(),
-            None => procfs::writers(&[channel]),
+            Ok(seen) => seen.writers(&[channel]).into_iter().collect(),
+            Err(_) => procfs::writers(&[channel]),
         };
         writers.sort_unstable();
         writers
@@ -41,6 +75,8 @@ impl Sight {
 pub(super) struct Seen {
     /// When it began.
     pub(super) moment: Instant,
+    /// How long it took.
+    cost: Duration,
     pub(super) table: Table,
     /// Who holds which pipe.
     pipes: OnceLock<HashMap<u64, Vec<i32>>>,
@@ -51,7 +87,13 @@ pub(super) struct Seen {
 impl Seen {
     fn now() -> Seen {
         let moment = Instant::now();
-        Seen { moment, table: Table::new(procfs::table()), pipes: OnceLock::new(), marks: OnceLock::new() }
+        let table = Table::new(procfs::table());
+        Seen { moment, cost: moment.elapsed(), table, pipes: OnceLock::new(), marks: OnceLock::new() }
+    }
+
+    /// When the next one may be taken, by those who share this: no more than half of the time is spent on looking.
+    fn next(&self) -> Instant {
+        self.moment + (self.cost * 2).max(SHARED_MIN)
     }
 
     /// The processes, other than this one, that can write to one of these; see [`procfs::writers`].
@@ -130,13 +172,13 @@ mod tests {
     fn one_look_in_a_round_serves_all_who_want_none_later() {
         let mut sight = Sight::default();
         let before = Instant::now();
-        let moment = sight.since(before).unwrap().moment;
+        let moment = sight.since(before).ok().unwrap().moment;
         assert!(moment >= before);
-        assert_eq!(sight.since(before).unwrap().moment, moment);
-        assert_eq!(sight.since(moment).unwrap().moment, moment);
-        assert!(sight.since(Instant::now()).is_none());
+        assert_eq!(sight.since(before).ok().unwrap().moment, moment);
+        assert_eq!(sight.since(moment).ok().unwrap().moment, moment);
+        assert!(sight.since(Instant::now()).is_err());
         sight.renew();
-        assert!(sight.since(Instant::now()).is_some());
+        assert!(sight.since(Instant::now()).is_ok());
     }
 
     #[test]

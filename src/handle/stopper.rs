@@ -127,8 +127,8 @@ impl Stopper {
             self.phase = match self.phase {
                 Phase::Over => return Ok(Progress::Over),
                 Phase::Look(since, then) => match self.look(handle, pipes, sight, since) {
-                    Some(newcomers) => self.after_look(then, newcomers, handle, close_stdin)?,
-                    None => return Ok(Progress::Wait(Deadline::now())),
+                    Ok(newcomers) => self.after_look(then, newcomers, handle, close_stdin)?,
+                    Err(later) => return Ok(Progress::Wait(later)),
                 },
                 Phase::Grace(looked) => match self.after_grace(looked, handle) {
                     Phase::Grace(_) => return Ok(Progress::Wait(self.look_again(handle))),
@@ -253,13 +253,19 @@ impl Stopper {
         if blind || self.is_insisting() { self.until.earlier(Deadline::after(LOOK)) } else { self.until }
     }
 
-    /// Looks for those who belong to the process. Whether there are new ones; `None` if that cannot be seen in this round.
-    fn look(&mut self, handle: &ProcessHandle, pipes: &[Channel], sight: &mut Sight, since: Instant) -> Option<bool> {
+    /// Looks for those who belong to the process. Whether there are new ones; if that cannot be seen in this round, when to come again.
+    fn look(
+        &mut self,
+        handle: &ProcessHandle,
+        pipes: &[Channel],
+        sight: &mut Sight,
+        since: Instant,
+    ) -> Result<bool, Deadline> {
         let birth = &handle.inner.birth;
         // A number that may have been given away says nothing about who belongs to whom.
         let (pid, group) = (handle.owns_number().then_some(birth.pid), birth.leads_group);
         let roots = match self.plan.scope {
-            Scope::Process => return Some(false),
+            Scope::Process => return Ok(false),
             Scope::Group => Roots { pid, group, ..Roots::default() },
             Scope::Tree => Roots {
                 pid,
@@ -270,7 +276,7 @@ impl Stopper {
                 pipes,
             },
         };
-        Some(tree::refresh(sight.since(since)?, &roots, &mut self.members))
+        Ok(tree::refresh(sight.since(since)?, &roots, &mut self.members))
     }
 
     /// The descriptors of members, which become readable when they end.
@@ -308,9 +314,10 @@ pub(crate) fn signal_all(
     // Many that are signalled at once share a look; who is born meanwhile is as one that was born after the signal.
     let now = Instant::now();
     let since = now.checked_sub(LOOK).unwrap_or(now);
-    if stopper.look(handle, pipes, sight, since).is_none() {
+    if stopper.look(handle, pipes, sight, since).is_err() {
         sight.renew();
-        stopper.look(handle, pipes, sight, since);
+        // In a new round there is a new look.
+        let _ = stopper.look(handle, pipes, sight, since);
     }
     let is_meant = |group: i32| except_group != Some(group);
     if procfs::stat(handle.inner.birth.pid).is_none_or(|stat| is_meant(stat.group)) {

@@ -3,7 +3,7 @@
 //!
 //! Before its first value each side sends the name of its type, so that two programs that do not mean the same find out at once.
 
-use super::frames::{self, Arrived, Incoming, Outgoing};
+use super::frames::{self, Arrived, Incoming, Outgoing, Parcel};
 use super::wire::{Kind, MESSAGE_MAX};
 use super::{codec, passing};
 use crate::deadline::Deadline;
@@ -166,6 +166,12 @@ impl<S, R> Connection<S, R> {
     /// ```
     pub fn poll(&self, timeout: Duration) -> bool {
         self.receiver.poll(timeout)
+    }
+
+    /// The halves where they are.
+    #[cfg(feature = "future")]
+    pub(crate) fn halves(&mut self) -> (&mut Sender<S>, &mut Receiver<R>) {
+        (&mut self.sender, &mut self.receiver)
     }
 
     /// Two halves, for two threads. The connection is closed when both are dropped.
@@ -456,13 +462,30 @@ impl<S: Serialize> Sender<S> {
 
     /// Sends a value, until this moment at most.
     pub(crate) fn send_until(&mut self, value: &S, deadline: Deadline) -> Result<(), Error> {
+        let (bytes, descriptors) = self.encoded(value)?;
+        let sent = self.send_encoded(&bytes, descriptors, deadline);
+        self.keep(bytes);
+        sent
+    }
+
+    /// The bytes of a value, and what travels beside them. The memory is to be [kept](Self::keep).
+    pub(crate) fn encoded(&mut self, value: &S) -> Result<(Vec<u8>, Vec<OwnedFd>), Error> {
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         let (written, descriptors) = passing::gathering(|| codec::encode_into(value, &mut bytes));
-        let sent = written.and_then(|()| self.send_encoded(&bytes, descriptors, deadline));
+        match written {
+            Ok(()) => Ok((bytes, descriptors)),
+            Err(error) => {
+                self.keep(bytes);
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps memory for the next value.
+    pub(crate) fn keep(&mut self, mut bytes: Vec<u8>) {
         bytes.shrink_to(frames::kept(bytes.len()));
         self.bytes = bytes;
-        sent
     }
 
     /// Sends the bytes of a value, and what travels beside them.
@@ -472,6 +495,12 @@ impl<S: Serialize> Sender<S> {
         descriptors: Vec<OwnedFd>,
         deadline: Deadline,
     ) -> Result<(), Error> {
+        let mut parcel = self.parcel(bytes, descriptors)?;
+        self.send_on(&mut parcel, deadline)
+    }
+
+    /// A value that can be sent.
+    pub(crate) fn parcel<'a>(&mut self, bytes: &'a [u8], descriptors: Vec<OwnedFd>) -> Result<Parcel<'a>, Error> {
         if !descriptors.is_empty() && !self.way.is_local {
             let name = codec::short_name::<S>();
             let text = format!("a value of the type {name} cannot be sent over TCP: there is a descriptor in it");
@@ -481,7 +510,12 @@ impl<S: Serialize> Sender<S> {
             self.out.put_before(Kind::Hello, name_of::<S>().as_bytes())?;
             self.has_said_hello = true;
         }
-        self.out.send(self.way.as_fd(), Kind::Value, bytes, descriptors, deadline)
+        Ok(Parcel::new(Kind::Value, bytes, descriptors))
+    }
+
+    /// Sends it, or goes on with it.
+    pub(crate) fn send_on(&mut self, parcel: &mut Parcel<'_>, deadline: Deadline) -> Result<(), Error> {
+        self.out.send_on(self.way.as_fd(), parcel, deadline)
     }
 
     /// Sends an empty message that is no value: for who [expects](Receiver::recv_or_ring_until) such a thing.
@@ -650,7 +684,21 @@ impl<R: DeserializeOwned> Iterator for Messages<'_, R> {
         if self.has_failed {
             return None;
         }
-        match self.receiver.recv() {
+        let received = self.receiver.recv();
+        self.item_of(received)
+    }
+}
+
+impl<R> Messages<'_, R> {
+    /// Where they come from, unless nothing can come.
+    #[cfg(feature = "future")]
+    pub(crate) fn receiver(&mut self) -> Option<&mut Receiver<R>> {
+        if self.has_failed { None } else { Some(self.receiver) }
+    }
+
+    /// What is yielded for what was received.
+    pub(crate) fn item_of(&mut self, received: Result<R, Error>) -> Option<Result<R, Error>> {
+        match received {
             Err(error) if error.kind() == ErrorKind::Ended => None,
             Err(error) => {
                 self.has_failed = self.receiver.is_over() || error.kind() == ErrorKind::Io;
@@ -824,11 +872,28 @@ impl RawConnection {
     /// # }
     /// ```
     pub fn recv_bytes_into(&mut self, buffer: &mut Vec<u8>) -> Result<usize, Error> {
-        self.receive(Deadline::NEVER)?;
+        self.recv_bytes_into_until(buffer, Deadline::NEVER)
+    }
+
+    /// Receives bytes, until this moment at most.
+    pub(crate) fn recv_bytes_into_until(&mut self, buffer: &mut Vec<u8>, deadline: Deadline) -> Result<usize, Error> {
+        self.receive(deadline)?;
         // The old buffer is the memory of the next message.
         std::mem::swap(self.into.body(), buffer);
         self.into.body().clear();
         Ok(buffer.len())
+    }
+
+    /// Bytes that can be sent.
+    #[cfg(feature = "future")]
+    pub(crate) fn parcel(bytes: &[u8]) -> Parcel<'_> {
+        Parcel::new(Kind::Bytes, bytes, Vec::new())
+    }
+
+    /// Sends bytes, or goes on with them.
+    #[cfg(feature = "future")]
+    pub(crate) fn send_on(&mut self, parcel: &mut Parcel<'_>, deadline: Deadline) -> Result<(), Error> {
+        self.out.send_on(self.way.as_fd(), parcel, deadline)
     }
 
     fn receive(&mut self, deadline: Deadline) -> Result<(), Error> {

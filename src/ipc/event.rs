@@ -115,6 +115,14 @@ impl Event {
         wait(self.word(), self.region.vigil(), Deadline::after(timeout))
     }
 
+    /// The descriptor, put right if somebody has died between the flag and it.
+    #[cfg(feature = "future")]
+    pub(crate) fn notice(&self) -> BorrowedFd<'_> {
+        self.word().set_bits(WATCHED);
+        self.agree();
+        self.bell.as_fd()
+    }
+
     fn word(&self) -> &Word {
         self.region.body().word(0)
     }

@@ -26,6 +26,22 @@ pub(crate) fn kept(length: usize) -> usize {
     length.clamp(KEPT, KEPT_MAX)
 }
 
+/// A message on its way out, for whoever comes back after a timeout: nothing of it is out, and it is tried again, or a part is, and the way out
+/// has the rest.
+#[derive(Debug)]
+pub(crate) struct Parcel<'a> {
+    kind: Kind,
+    body: &'a [u8],
+    descriptors: Vec<OwnedFd>,
+    is_begun: bool,
+}
+
+impl<'a> Parcel<'a> {
+    pub(crate) fn new(kind: Kind, body: &'a [u8], descriptors: Vec<OwnedFd>) -> Parcel<'a> {
+        Parcel { kind, body, descriptors, is_begun: false }
+    }
+}
+
 /// The way out. Holds what is left of a message that did not get out in time.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
@@ -67,17 +83,30 @@ impl Outgoing {
         descriptors: Vec<OwnedFd>,
         deadline: Deadline,
     ) -> Result<(), Error> {
-        let header = self.header(kind, body.len(), descriptors.len())?;
+        self.send_on(socket, &mut Parcel::new(kind, body, descriptors), deadline)
+    }
+
+    /// Sends a message, or goes on with one for which the time was too short.
+    pub(crate) fn send_on(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        parcel: &mut Parcel<'_>,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        if parcel.is_begun {
+            return self.flush(socket, deadline);
+        }
+        let Parcel { kind, body, descriptors: beside, is_begun } = parcel;
+        let header = self.header(*kind, body.len(), beside.len())?;
         self.last_in_part = false;
         self.flush(socket, deadline)?;
         let length = HEADER + body.len();
         let mut sent = 0;
-        let mut beside = descriptors;
         while sent < length {
             let (header_rest, body_rest) = (from(&header, sent), from(body, sent.saturating_sub(HEADER)));
             let piece = body_rest.len().min(self.piece_max.saturating_sub(header_rest.len()));
             let parts = [IoSlice::new(header_rest), IoSlice::new(body_rest.get(..piece).unwrap_or(body_rest))];
-            match send_some(socket, &parts, &beside, deadline) {
+            match send_some(socket, &parts, beside, deadline) {
                 Ok(count) => {
                     sent += count;
                     beside.clear();
@@ -86,6 +115,7 @@ impl Outgoing {
                 Err(error) if error.is_timeout() && sent > 0 => {
                     self.pending.push_back([header_rest, body_rest].concat());
                     self.last_in_part = true;
+                    *is_begun = true;
                     return Err(error.detail(format!("timed out: {sent} of {length} bytes are sent")));
                 }
                 Err(error) => return Err(error),
@@ -139,7 +169,8 @@ impl Outgoing {
                 Err(error) if self.makes_smaller(&error) => {}
                 Err(error) if error.is_timeout() => {
                     let left = self.pending.iter().map(Vec::len).sum::<usize>() - self.sent;
-                    let text = format!("timed out: {left} bytes of an earlier message are still to be sent");
+                    let whose = if self.last_in_part { "the message" } else { "an earlier message" };
+                    let text = format!("timed out: {left} bytes of {whose} are still to be sent");
                     return Err(error.detail(text));
                 }
                 Err(error) => return Err(error),

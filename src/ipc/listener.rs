@@ -240,6 +240,15 @@ impl Listener {
         self.accept_until(Deadline::after(timeout))
     }
 
+    /// When there is something to do although nobody connects: somebody has been silent for too long.
+    #[cfg(feature = "future")]
+    pub(crate) fn next_moment(&self) -> Deadline {
+        match &self.place {
+            Place::Path(_) => Deadline::NEVER,
+            Place::Tcp(lobby) => lobby.guests.front().map_or(Deadline::NEVER, |oldest| oldest.deadline),
+        }
+    }
+
     pub(crate) fn accept_until(&mut self, deadline: Deadline) -> Result<RawConnection, Error> {
         match &mut self.place {
             Place::Path(at) => at.accept(deadline),

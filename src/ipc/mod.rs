@@ -50,6 +50,8 @@ pub use children::{ActiveChild, active_children};
 pub use condition::Condition;
 pub use connection::{Connection, Messages, Peer, RawConnection, Receiver, Sender, one_way};
 pub use event::Event;
+#[cfg(feature = "future")]
+pub(crate) use frames::Parcel;
 pub use listener::Listener;
 pub use lock::{Lock, LockGuard, OwnerDied, TryLockError};
 pub use manager::{Manager, Proxy, Shared};
@@ -57,8 +59,12 @@ pub use packets::{PacketReceiver, PacketSender, packet_queue};
 pub use passing::Descriptor;
 pub use plain::{Integer, Plain};
 pub use pool::{PendingResult, ProcessPool, ProcessPoolBuilder, ProcessResults};
+#[cfg(feature = "future")]
+pub(crate) use process::Heard;
 pub use process::{Process, ProcessBuilder, join_all, join_all_timeout};
 pub use queue::{GetError, PutError, Queue, QueueIter, QueueReceiver, QueueSender};
+#[cfg(feature = "future")]
+pub(crate) use region::LOOK;
 pub use rlock::{RLock, RLockGuard};
 pub use semaphore::{Permit, Semaphore};
 pub use shared_memory::SharedMemory;

@@ -69,6 +69,14 @@ pub struct Process<R> {
     result: PhantomData<fn() -> R>,
 }
 
+/// What listening to a process has brought.
+pub(crate) enum Heard {
+    End(Box<Output>),
+    Nothing,
+    /// It is to be killed.
+    NeverComes,
+}
+
 /// A process that is about to be started: see [`Process::builder`].
 pub struct ProcessBuilder<A, R> {
     arguments: A,
@@ -140,10 +148,12 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
 
     /// Until the end of a time that was given.
     fn join_before(&mut self, deadline: Deadline, timeout: Duration) -> Result<R, Error> {
-        self.join_until(deadline).map_err(|error| {
-            let goes_on = error.is_timeout() && self.is_alive();
-            if goes_on { error.detail(format!("has not ended after {timeout:?}")) } else { error }
-        })
+        self.join_until(deadline).map_err(|error| self.say_time(error, timeout))
+    }
+
+    pub(crate) fn say_time(&self, error: Error, timeout: Duration) -> Error {
+        let goes_on = error.is_timeout() && self.is_alive();
+        if goes_on { error.detail(format!("has not ended after {timeout:?}")) } else { error }
     }
 
     fn join_until(&mut self, deadline: Deadline) -> Result<R, Error> {
@@ -151,6 +161,11 @@ impl<R: Serialize + DeserializeOwned> Process<R> {
             Some(output) => output,
             None => self.wait_for_end(deadline)?,
         };
+        self.result_of(output)
+    }
+
+    /// As [`join_until`](Self::join_until), when the end is known.
+    pub(crate) fn result_of(&mut self, output: Output) -> Result<R, Error> {
         let was_asked = self.was_asked.load(Ordering::Relaxed) && output.status().signal().is_some();
         let result =
             outcome_of(&self.call, output.status(), was_asked).and_then(|bytes| codec::decode(&bytes, Vec::new()));
@@ -183,32 +198,60 @@ impl<R> Process<R> {
     /// Waits for the end, and gives up what never comes to its function.
     fn wait_for_end(&mut self, deadline: Deadline) -> Result<Output, Error> {
         loop {
-            let arrived = self.call.state()? != State::Started;
-            let until = if arrived { deadline } else { deadline.earlier(self.arrival) };
-            match self.child.communicate_deadline((), until) {
-                Ok(output) => return Ok(output),
-                // It has ended at that very moment; what it has said is still to be read.
-                Err(error) if error.is_timeout() && !deadline.has_passed() && self.child.try_wait()?.is_some() => {
-                    self.arrival = Deadline::NEVER;
-                }
-                Err(error) if error.is_timeout() && self.child.try_wait()?.is_none() => {
-                    if deadline.has_passed() {
-                        return Err(self.blame(error, Output::default()));
-                    }
-                    if self.call.state()? == State::Started && self.arrival.has_passed() {
-                        // Survivors would have said more than we know.
-                        let _ = self.child.stop(&Stop::kill())?;
-                        let time = self.arrival_max;
-                        let text = format!("the process had not come to its function after {time:?}, and was killed");
-                        return Err(self.blame(Error::new(ErrorKind::Timeout).detail(text), Output::default()));
-                    }
-                }
-                Err(error) => {
-                    let output = error.output().clone();
-                    return Err(self.blame(error, output));
+            let until = self.listen_until(deadline)?;
+            let heard = self.child.communicate_deadline((), until);
+            match self.judge(heard, deadline)? {
+                Heard::End(output) => return Ok(*output),
+                Heard::Nothing => {}
+                Heard::NeverComes => {
+                    // Survivors would have said more than we know.
+                    let _ = self.child.stop(&Stop::kill())?;
+                    return Err(self.never_came());
                 }
             }
         }
+    }
+
+    /// How its end is known already, if it is.
+    #[cfg(feature = "future")]
+    pub(crate) fn take_end(&mut self) -> Option<Output> {
+        self.ended.take()
+    }
+
+    /// Until when to listen to it, before it is looked at again.
+    pub(crate) fn listen_until(&self, deadline: Deadline) -> Result<Deadline, Error> {
+        let arrived = self.call.state()? != State::Started;
+        Ok(if arrived { deadline } else { deadline.earlier(self.arrival) })
+    }
+
+    /// What it means that this was heard, for those who listen until the deadline.
+    pub(crate) fn judge(&mut self, heard: Result<Output, Error>, deadline: Deadline) -> Result<Heard, Error> {
+        match heard {
+            Ok(output) => Ok(Heard::End(Box::new(output))),
+            // It has ended at that very moment; what it has said is still to be read.
+            Err(error) if error.is_timeout() && !deadline.has_passed() && self.child.try_wait()?.is_some() => {
+                self.arrival = Deadline::NEVER;
+                Ok(Heard::Nothing)
+            }
+            Err(error) if error.is_timeout() && self.child.try_wait()?.is_none() => {
+                if deadline.has_passed() {
+                    return Err(self.blame(error, Output::default()));
+                }
+                let never = self.call.state()? == State::Started && self.arrival.has_passed();
+                Ok(if never { Heard::NeverComes } else { Heard::Nothing })
+            }
+            Err(error) => {
+                let output = error.output().clone();
+                Err(self.blame(error, output))
+            }
+        }
+    }
+
+    /// The error of a process that was killed because of that.
+    pub(crate) fn never_came(&self) -> Error {
+        let time = self.arrival_max;
+        let text = format!("the process had not come to its function after {time:?}, and was killed");
+        self.blame(Error::new(ErrorKind::Timeout).detail(text), Output::default())
     }
 
     /// Says which process it was.
@@ -275,7 +318,8 @@ impl<R> Process<R> {
         self.child.stop(stop)
     }
 
-    fn note_asked(&self, sent: bool) {
+    /// That a signal was sent, or is about to be.
+    pub(crate) fn note_asked(&self, sent: bool) {
         self.was_asked.fetch_or(sent, Ordering::Relaxed);
     }
 

@@ -31,6 +31,8 @@ mod filters;
 mod future_descriptor;
 #[cfg(feature = "future")]
 mod future_group;
+#[cfg(all(feature = "future", feature = "ipc", target_os = "linux"))]
+mod future_ipc;
 #[cfg(feature = "future")]
 mod future_scope;
 #[cfg(feature = "future")]

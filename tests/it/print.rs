@@ -153,8 +153,9 @@ fn a_group_comes_from_its_file_and_what_is_missing_is_told() {
         let (mut print, stdout, stderr) = pages(Print::grouped());
         print.see(&TaskNews::Finished(&done));
         assert_eq!(stdout.text(), "");
-        let short: String = done.label().chars().take(40).collect();
-        let expected = format!("[{short}…: stdout is in {}: No such file", file.display());
+        let (label, short) = (done.label(), done.label().chars().take(40).collect::<String>());
+        let short = if label.len() > short.len() { format!("{short}…") } else { short };
+        let expected = format!("[{short}: stdout is in {}: No such file", file.display());
         assert!(stderr.text().starts_with(&expected), "{}", stderr.text());
 
         let (mut print, stdout, stderr) = pages(Print::grouped());

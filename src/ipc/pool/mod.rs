@@ -27,6 +27,8 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -281,6 +283,12 @@ impl ProcessPool {
     /// If it was not closed; and a [timeout](Error::is_timeout).
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
         self.shared.inbox.join_timeout(timeout)
+    }
+
+    /// As [`join`](Self::join), for a task of a runtime, which is woken.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_join(&self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.shared.inbox.poll_join(task)
     }
 
     /// Gives a task to the desk, and says its number. If that cannot be, who was to be told comes back.

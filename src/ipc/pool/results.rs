@@ -12,6 +12,8 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A task that was given to a [`ProcessPool`].
@@ -37,6 +39,11 @@ impl<R: DeserializeOwned> PendingResult<R> {
     /// # Errors
     /// As [`ProcessPool::apply`].
     pub fn get(self) -> Result<R, Error> {
+        self.take()
+    }
+
+    /// Waits for it, and takes it, once.
+    pub(crate) fn take(&self) -> Result<R, Error> {
         self.slot.take().and_then(|(bytes, descriptors)| codec::decode(&bytes, descriptors))
     }
 }
@@ -45,6 +52,12 @@ impl<R> PendingResult<R> {
     /// Waits until the task has ended, so long at most. True if it has.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.slot.wait(Deadline::after(timeout))
+    }
+
+    /// Waits until the task has ended, for a task of a runtime, which is woken.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_wait(&self, task: &mut Context<'_>) -> Poll<()> {
+        self.slot.poll_wait(task)
     }
 
     /// Whether the task has ended.
@@ -129,6 +142,17 @@ where
         }
         let result = self.gathering.next_until(deadline)?;
         Some(result.and_then(|(bytes, descriptors)| codec::decode(&bytes, descriptors)))
+    }
+
+    /// The next result for a task, which is woken.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<R, Error>>> {
+        self.submit();
+        if self.is_over() {
+            return Poll::Ready(None);
+        }
+        let result = self.gathering.poll_next(task);
+        result.map(|result| Some(result.and_then(|(bytes, descriptors)| codec::decode(&bytes, descriptors))))
     }
 }
 

@@ -1,6 +1,8 @@
 //! How an answer comes back from the thread of a pool whose workers live on: one that is waited for, and those of an iteration. Decides that everything is
 //! answered exactly once, and how far the input is read ahead. Leaves to others what the bytes mean. Used by the pools of commands and of functions.
 
+#[cfg(feature = "future")]
+use super::inbox::add_waker;
 use super::inbox::wait_until;
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
@@ -8,6 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 
 /// What a worker has answered, or why it has not.
 pub(crate) type Answer<T = Vec<u8>> = Result<T, Error>;
@@ -67,52 +72,84 @@ pub(crate) fn broken(why: &str) -> Error {
 /// An answer, when it is there.
 #[derive(Debug)]
 pub(crate) struct Slot<T = Vec<u8>> {
-    answer: Mutex<Option<Answer<T>>>,
-    is_there: Condvar,
+    state: Mutex<Held<T>>,
+    has_come: Condvar,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    answer: Option<Answer<T>>,
+    /// It may have been taken since.
+    has_come: bool,
+    /// The tasks that wait for it.
+    wakers: Vec<Waker>,
 }
 
 impl<T> Default for Slot<T> {
     fn default() -> Slot<T> {
-        Slot { answer: Mutex::new(None), is_there: Condvar::new() }
+        let held = Held { answer: None, has_come: false, wakers: Vec::new() };
+        Slot { state: Mutex::new(held), has_come: Condvar::new() }
     }
 }
 
 impl<T> Slot<T> {
     pub(crate) fn put(&self, answer: Answer<T>) {
-        *self.lock() = Some(answer);
-        self.is_there.notify_all();
+        let mut held = self.lock();
+        (held.answer, held.has_come) = (Some(answer), true);
+        let wakers = std::mem::take(&mut held.wakers);
+        drop(held);
+        self.has_come.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Whether it is there by then.
+    /// Whether it has come by then.
     pub(crate) fn wait(&self, deadline: Deadline) -> bool {
-        let mut answer = self.lock();
-        while answer.is_none() && !deadline.has_passed() {
-            answer = wait_until(&self.is_there, answer, deadline);
+        let mut held = self.lock();
+        while !held.has_come && !deadline.has_passed() {
+            held = wait_until(&self.has_come, held, deadline);
         }
-        answer.is_some()
+        held.has_come
+    }
+
+    /// Waits for a task until it has come. The task is woken then.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_wait(&self, task: &mut Context<'_>) -> Poll<()> {
+        let mut held = self.lock();
+        if held.has_come {
+            return Poll::Ready(());
+        }
+        add_waker(&mut held.wakers, task);
+        Poll::Pending
     }
 
     /// Waits for it, and takes it.
     pub(crate) fn take(&self) -> Answer<T> {
         self.wait(Deadline::NEVER);
-        self.lock().take().unwrap_or_else(|| Err(Error::invalid("a result that was taken already")))
+        self.lock().answer.take().unwrap_or_else(|| Err(Error::invalid("a result that was taken already")))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Answer<T>>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Held<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What has come of an iteration and was not yielded yet.
 #[derive(Debug)]
 struct Gathered<T> {
-    answers: Mutex<BTreeMap<u64, Answer<T>>>,
+    state: Mutex<Kept<T>>,
     has_come: Condvar,
 }
 
+#[derive(Debug)]
+struct Kept<T> {
+    answers: BTreeMap<u64, Answer<T>>,
+    /// The task that waits, and for which answer, if not for any.
+    waits: Option<(Waker, Option<u64>)>,
+}
+
 impl<T> Gathered<T> {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Answer<T>>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,7 +169,8 @@ impl<T: Send + 'static> Gathering<T> {
     /// `look_ahead`: at least 1.
     pub(crate) fn new(in_order: bool, look_ahead: usize) -> Gathering<T> {
         let look_ahead = look_ahead.max(1) as u64;
-        let gathered = Arc::new(Gathered { answers: Mutex::default(), has_come: Condvar::new() });
+        let kept = Kept { answers: BTreeMap::new(), waits: None };
+        let gathered = Arc::new(Gathered { state: Mutex::new(kept), has_come: Condvar::new() });
         Gathering { gathered, in_order, is_exhausted: false, submitted: 0, yielded: 0, look_ahead }
     }
 
@@ -156,8 +194,12 @@ impl<T: Send + 'static> Gathering<T> {
         let (gathered, number) = (Arc::clone(&self.gathered), self.submitted);
         self.submitted += 1;
         move |answer| {
-            gathered.lock().insert(number, answer);
+            let mut kept = gathered.lock();
+            kept.answers.insert(number, answer);
+            let waits = kept.waits.take_if(|(_, wanted)| wanted.is_none_or(|wanted| wanted == number));
+            drop(kept);
             gathered.has_come.notify_one();
+            waits.into_iter().for_each(|(waker, _)| waker.wake());
         }
     }
 
@@ -178,12 +220,9 @@ impl<T: Send + 'static> Gathering<T> {
 
     /// The answer that comes next, if it comes in time. There must be an item without one that was yielded.
     pub(crate) fn next_until(&mut self, deadline: Deadline) -> Option<Answer<T>> {
-        let mut answers = self.gathered.lock();
+        let mut kept = self.gathered.lock();
         loop {
-            let found = match self.in_order {
-                true => answers.remove(&self.yielded),
-                false => answers.pop_first().map(|(_, answer)| answer),
-            };
+            let found = kept.take(self.in_order.then_some(self.yielded));
             if found.is_some() {
                 self.yielded += 1;
                 return found;
@@ -191,7 +230,34 @@ impl<T: Send + 'static> Gathering<T> {
             if deadline.has_passed() {
                 return None;
             }
-            answers = wait_until(&self.gathered.has_come, answers, deadline);
+            kept = wait_until(&self.gathered.has_come, kept, deadline);
+        }
+    }
+
+    /// As [`next_until`](Self::next_until), for a task, which is woken when it comes.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Answer<T>> {
+        let wanted = self.in_order.then_some(self.yielded);
+        let mut kept = self.gathered.lock();
+        match kept.take(wanted) {
+            Some(answer) => {
+                self.yielded += 1;
+                Poll::Ready(answer)
+            }
+            None => {
+                kept.waits = Some((task.waker().clone(), wanted));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Kept<T> {
+    /// This one, or any.
+    fn take(&mut self, wanted: Option<u64>) -> Option<Answer<T>> {
+        match wanted {
+            Some(number) => self.answers.remove(&number),
+            None => self.answers.pop_first().map(|(_, answer)| answer),
         }
     }
 }
@@ -206,11 +272,54 @@ mod tests {
         let answered = Arc::clone(&slot);
         drop(Tell::new(move |answer| answered.put(answer)));
         assert!(slot.take().unwrap_err().is_cancelled());
-        assert!(!slot.wait(Deadline::now()));
+        assert!(slot.wait(Deadline::now()) && slot.take().unwrap_err().is_invalid_input(), "it was taken");
         let answered = Arc::clone(&slot);
         Tell::new(move |answer| answered.put(answer)).tell(Ok(vec![1]));
         assert_eq!(slot.take().unwrap(), [1]);
         Tell::new(|_| panic!("on purpose")).tell(Ok(vec![0]));
+    }
+
+    #[cfg(feature = "future")]
+    #[test]
+    fn tasks_are_woken_once_each_and_for_what_they_wait_for() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        use std::task::Wake;
+
+        #[derive(Default)]
+        struct Count(AtomicU32);
+
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+
+        let counts = [Arc::new(Count::default()), Arc::new(Count::default())];
+        let woken = || counts.each_ref().map(|count| count.0.load(Ordering::Relaxed));
+        let wakers = counts.each_ref().map(|count| Waker::from(Arc::clone(count)));
+        let mut tasks = wakers.each_ref().map(Context::from_waker);
+
+        let slot = Slot::default();
+        for task in tasks.iter_mut().chain([&mut Context::from_waker(&wakers[0])]) {
+            assert!(slot.poll_wait(task).is_pending());
+        }
+        slot.put(Ok(vec![1]));
+        assert_eq!(woken(), [1, 1]);
+        assert!(tasks.iter_mut().all(|task| slot.poll_wait(task).is_ready()));
+
+        for in_order in [true, false] {
+            let mut gathering = Gathering::new(in_order, 4);
+            let (first, second) = (gathering.place(), gathering.place());
+            let before = woken()[0];
+            assert!(gathering.poll_next(&mut tasks[0]).is_pending());
+            second(Ok(vec![2]));
+            assert_eq!(woken()[0], before + u32::from(!in_order));
+            first(Ok(vec![1]));
+            assert_eq!(woken()[0], before + 1);
+            assert!(matches!(gathering.poll_next(&mut tasks[0]), Poll::Ready(Ok(bytes)) if bytes == [1]));
+            assert!(matches!(gathering.poll_next(&mut tasks[0]), Poll::Ready(Ok(bytes)) if bytes == [2]));
+            assert_eq!(gathering.yielded, 2);
+        }
     }
 
     #[test]

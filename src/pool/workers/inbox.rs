@@ -5,6 +5,9 @@ use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use std::fmt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ struct State<M> {
     terminated: bool,
     ended: bool,
     desk: Option<ThreadId>,
+    /// The tasks that wait for the end.
+    joiners: Vec<Waker>,
 }
 
 /// What there was in an inbox.
@@ -45,6 +50,7 @@ impl<M> Inbox<M> {
             terminated: false,
             ended: false,
             desk: None,
+            joiners: Vec::new(),
         };
         Inbox { state: Mutex::new(state), has_ended: Condvar::new(), ring: Box::new(ring) }
     }
@@ -125,10 +131,11 @@ impl<M> Inbox<M> {
     pub(crate) fn end(&self) {
         let mut state = self.state();
         (state.closed, state.ended) = (true, true);
-        let unheard = std::mem::take(&mut state.messages);
+        let (unheard, joiners) = (std::mem::take(&mut state.messages), std::mem::take(&mut state.joiners));
         drop(state);
         drop(unheard);
         self.has_ended.notify_all();
+        joiners.into_iter().for_each(Waker::wake);
     }
 
     /// Waits for the end, for ever.
@@ -138,20 +145,24 @@ impl<M> Inbox<M> {
 
     /// Waits for the end, so long at most.
     pub(crate) fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
-        if self.join_until(Deadline::after(timeout))? {
-            return Ok(());
+        if self.join_until(Deadline::after(timeout))? { Ok(()) } else { Err(not_ended(timeout)) }
+    }
+
+    /// Waits for the end for a task, which is woken then.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_join(&self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.state();
+        state.may_be_joined()?;
+        if state.ended {
+            return Poll::Ready(Ok(()));
         }
-        Err(Error::new(ErrorKind::Timeout).detail(format!("the pool has not ended after {timeout:?}")))
+        add_waker(&mut state.joiners, task);
+        Poll::Pending
     }
 
     fn join_until(&self, deadline: Deadline) -> Result<bool, Error> {
         let mut state = self.state();
-        if !state.closed {
-            return Err(Error::invalid("the pool was neither closed nor terminated, and would never end"));
-        }
-        if state.desk == Some(thread::current().id()) {
-            return Err(Error::invalid("a callback of the pool cannot wait for its end"));
-        }
+        state.may_be_joined()?;
         while !state.ended {
             if deadline.has_passed() {
                 return Ok(false);
@@ -159,6 +170,31 @@ impl<M> Inbox<M> {
             state = wait_until(&self.has_ended, state, deadline);
         }
         Ok(true)
+    }
+}
+
+impl<M> State<M> {
+    fn may_be_joined(&self) -> Result<(), Error> {
+        if !self.closed {
+            return Err(Error::invalid("the pool was neither closed nor terminated, and would never end"));
+        }
+        if self.desk == Some(thread::current().id()) {
+            return Err(Error::invalid("a callback of the pool cannot wait for its end"));
+        }
+        Ok(())
+    }
+}
+
+/// The error of who has waited so long in vain.
+pub(crate) fn not_ended(timeout: Duration) -> Error {
+    Error::new(ErrorKind::Timeout).detail(format!("the pool has not ended after {timeout:?}"))
+}
+
+/// One more task to be woken, unless it is known.
+#[cfg(feature = "future")]
+pub(crate) fn add_waker(wakers: &mut Vec<Waker>, task: &Context<'_>) {
+    if !wakers.iter().any(|waker| waker.will_wake(task.waker())) {
+        wakers.push(task.waker().clone());
     }
 }
 

@@ -26,6 +26,8 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::Duration;
 
@@ -270,6 +272,12 @@ impl WorkerPool {
     /// If it was not closed; and a [timeout](Error::is_timeout).
     pub fn join_timeout(&self, timeout: Duration) -> Result<(), Error> {
         self.shared.inbox.join_timeout(timeout)
+    }
+
+    /// As [`join`](Self::join), for a task of a runtime, which is woken.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_join(&self, task: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.shared.inbox.poll_join(task)
     }
 
     /// Gives a request to the desk, and says its number. If that cannot be, who was to be told comes back.

@@ -9,6 +9,8 @@ use crate::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+#[cfg(feature = "future")]
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A request that was given to a [`WorkerPool`].
@@ -35,6 +37,24 @@ impl PendingReply {
     #[doc(alias = "result")]
     pub fn get(self) -> Result<Vec<u8>, Error> {
         self.slot.take()
+    }
+
+    /// Waits for the reply for a task, and leaves it.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_wait(&self, task: &mut Context<'_>) -> Poll<()> {
+        self.slot.poll_wait(task)
+    }
+
+    /// The reply that has come, once.
+    #[cfg(feature = "future")]
+    pub(crate) fn take(&self) -> Result<Vec<u8>, Error> {
+        self.slot.take()
+    }
+
+    /// A reply as text.
+    #[cfg(feature = "future")]
+    pub(crate) fn text_of(&self, reply: &[u8]) -> Result<String, Error> {
+        self.shared.rules.text_of(reply)
     }
 
     /// Waits for the reply, as text.
@@ -130,6 +150,19 @@ where
     fn next_until(&mut self, deadline: Deadline) -> Option<Answer> {
         self.submit();
         if self.is_over() { None } else { self.gathering.next_until(deadline) }
+    }
+
+    /// The next reply for a task, which is woken.
+    #[cfg(feature = "future")]
+    pub(crate) fn poll_next(&mut self, task: &mut Context<'_>) -> Poll<Option<Answer>> {
+        self.submit();
+        if self.is_over() { Poll::Ready(None) } else { self.gathering.poll_next(task).map(Some) }
+    }
+
+    /// A reply as text.
+    #[cfg(feature = "future")]
+    pub(crate) fn text_of(&self, reply: &[u8]) -> Result<String, Error> {
+        self.pool.shared.rules.text_of(reply)
     }
 }
 
