@@ -75,8 +75,8 @@ impl Sight {
 pub(super) struct Seen {
     /// When it began.
     pub(super) moment: Instant,
-    /// How long it took.
-    cost: Duration,
+    /// How long it took, until now.
+    cost: Cell<Duration>,
     pub(super) table: Table,
     /// Who holds which pipe.
     pipes: OnceLock<HashMap<u64, Vec<i32>>>,
@@ -88,12 +88,12 @@ impl Seen {
     fn now() -> Seen {
         let moment = Instant::now();
         let table = Table::new(procfs::table());
-        Seen { moment, cost: moment.elapsed(), table, pipes: OnceLock::new(), marks: OnceLock::new() }
+        Seen { moment, cost: Cell::new(moment.elapsed()), table, pipes: OnceLock::new(), marks: OnceLock::new() }
     }
 
     /// When the next one may be taken, by those who share this: no more than half of the time is spent on looking.
     fn next(&self) -> Instant {
-        self.moment + (self.cost * 2).max(SHARED_MIN)
+        self.moment + (self.cost.get() * 2).max(SHARED_MIN)
     }
 
     /// The processes, other than this one, that can write to one of these; see [`procfs::writers`].
@@ -103,15 +103,23 @@ impl Seen {
         let mut writers: HashSet<i32> = procfs::writers(&terminals).into_iter().collect();
         for channel in channels {
             let Channel::Pipe(inode) = channel else { continue };
-            let holders = self.pipes.get_or_init(procfs::pipes).get(inode);
+            let holders = self.pipes.get_or_init(|| self.counted(procfs::pipes)).get(inode);
             writers.extend(holders.into_iter().flatten().filter(|pid| procfs::writes_to(**pid, &[*channel])));
         }
         writers
     }
 
+    /// A part of the look that is taken when it is first wanted.
+    fn counted<T>(&self, look: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let seen = look();
+        self.cost.set(self.cost.get() + begun.elapsed());
+        seen
+    }
+
     /// The processes whose environment had this entry, that of a [`MARK`], at their start.
     pub(super) fn marked(&self, mark: &[u8]) -> &[i32] {
-        self.marks.get_or_init(|| marks(&self.table)).get(mark).map_or(&[], Vec::as_slice)
+        self.marks.get_or_init(|| self.counted(|| marks(&self.table))).get(mark).map_or(&[], Vec::as_slice)
     }
 }
 

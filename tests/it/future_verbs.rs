@@ -519,3 +519,22 @@ fn a_task_may_use_blocking_verbs_too() {
         });
     });
 }
+
+#[test]
+fn many_that_time_out_at_once_share_their_looks() {
+    alone!({
+        let (begun, cpu) = (Instant::now(), crate::talk::cpu_time());
+        scope(|scope| {
+            for _ in 0..300 {
+                scope.spawn(async {
+                    let command = fixture("sleep").arg("60000").timeout(Duration::from_millis(300));
+                    assert!(command.future().output().await.unwrap_err().is_timeout());
+                });
+            }
+        })
+        .unwrap();
+        // A look of its own for each of them would take many seconds.
+        let cpu = crate::talk::cpu_time() - cpu;
+        assert!(begun.elapsed() < LONG / 2 && cpu < Duration::from_secs(2), "{:?}, {cpu:?}", begun.elapsed());
+    });
+}
