@@ -354,10 +354,11 @@ fn timers_come_first_and_by_their_moments() {
         // One line is told, and two wait.
         assert!(matches!(next(&mut set), Told::Line(..)));
         let moment = Instant::now();
-        set.set_deadline(silent, moment + Duration::from_micros(20));
-        let second = set.add_timer(Duration::from_micros(30));
+        // Far enough from each other for a thread that has to wait for its turn.
+        set.set_deadline(silent, moment + Duration::from_millis(200));
+        let second = set.add_timer(Duration::from_millis(300));
         let first = set.add_timer(Duration::ZERO);
-        wait_for("the moment", || moment.elapsed() > Duration::from_millis(1));
+        wait_for("the moment", || moment.elapsed() > Duration::from_millis(600));
         let mut order = Vec::new();
         while order.len() < 5 {
             order.push(match next(&mut set) {
