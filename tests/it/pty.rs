@@ -1,7 +1,7 @@
 //! Pseudo-terminals as streams: who sees one, what passes it, how both directions end, and what is left when something fails.
 
 use crate::inject::{Call, supervise};
-use crate::support::{Scratch, alone, descriptors, fixture, is_running, wait_for};
+use crate::support::{Scratch, alone, descriptors, fixture, is_running, settled_descriptors, wait_for};
 use procession::{
     Cause, Child, Command, Completeness, ErrorKind, Filter, Input, Overflow, Pty, Signal, Stdio, Stop, Target,
 };
@@ -635,10 +635,9 @@ fn answered(
 ) -> Option<Result<String, procession::Error>> {
     // The route is found out before.
     fixture("exit").arg("0").status().unwrap();
-    let before = descriptors();
+    let before = settled_descriptors();
     let result = supervise(numbers, || fixture("tty").pty(Pty::new()).output(), answer)?;
-    // Where a thread announces the end of a process it lets go of its pipe a moment later.
-    wait_for("the end of all that was opened", || descriptors() == before);
+    assert_eq!(settled_descriptors(), before);
     Some(result.map(|output| output.stdout_lossy().into_owned()))
 }
 

@@ -232,6 +232,17 @@ fn without_private_signals(line: &str) -> String {
     }
 }
 
+/// The open descriptors of this process, with what they are, when no thread is left that announces the end of a process: each lets go of its pipe a moment later. The portable engine has them.
+pub fn settled_descriptors() -> BTreeSet<String> {
+    let announces = |task: &fs::DirEntry| {
+        fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("procession-"))
+    };
+    wait_for("the end of those who announce", || {
+        !fs::read_dir("/proc/self/task").unwrap().flatten().any(|task| announces(&task))
+    });
+    descriptors()
+}
+
 /// The open descriptors of this process, with what they are.
 pub fn descriptors() -> BTreeSet<String> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return BTreeSet::new() };

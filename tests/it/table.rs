@@ -1,7 +1,7 @@
 //! A long table of descriptors: a child that needs only its beginning is born in it and copies that. Nobody may notice, but by the clock.
 
 use crate::inject::{Call, supervise};
-use crate::support::{Scratch, alone, children, descriptors, fixture, fixture_path, wait_for};
+use crate::support::{Scratch, alone, children, descriptors, fixture, fixture_path, settled_descriptors, wait_for};
 use nix::sys::resource::{Resource as Nix, getrlimit, setrlimit};
 use procession::{Command, ErrorKind, Pty, Resource, Scope, SpawnRoute, Stdio, Stop};
 use std::collections::BTreeSet;
@@ -119,7 +119,7 @@ fn a_child_has_the_same_descriptors_in_a_long_table() {
         // Once with numbers to spare among the low ones, and once without any.
         for room in [true, false] {
             let crowd = if room { with_room(crowd(1000)) } else { crowd(1000) };
-            let before = descriptors();
+            let before = settled_descriptors();
             for _ in 0..2 {
                 for (command, expected) in commands.iter().zip(&expected) {
                     let seen = listed(command);
@@ -179,7 +179,7 @@ fn the_table_is_shared_where_it_is_long() {
 fn a_failure_leaves_a_long_table_as_it_was() {
     alone!({
         let _crowd = with_room(crowd(1000));
-        let before = descriptors();
+        let before = settled_descriptors();
         let busy = fixture("exit").arg("0").fd(9, Stdio::null());
         for _ in 0..20 {
             let missing = Command::new("/no/such/program").pipe_all().spawn().unwrap_err();
@@ -192,7 +192,7 @@ fn a_failure_leaves_a_long_table_as_it_was() {
             assert_eq!(directory.kind(), ErrorKind::NotExecutable, "{directory}");
             assert!(busy.status().unwrap().success());
         }
-        assert_eq!(descriptors(), before);
+        assert_eq!(settled_descriptors(), before);
         assert_eq!(children(), [""; 0]);
     });
 }
@@ -203,7 +203,7 @@ fn refused(errno: i32, times: usize) {
         return;
     }
     let _crowd = with_room(crowd(1000));
-    let (before, command) = (descriptors(), fixture("fds").fd(9, Stdio::null()).stdin(Stdio::piped()));
+    let (before, command) = (settled_descriptors(), fixture("fds").fd(9, Stdio::null()).stdin(Stdio::piped()));
     let expected = listed(&command);
     let both = asked(Some(errno), || {
         let missing = Command::new("/no/such/program").spawn().unwrap_err();
@@ -214,7 +214,7 @@ fn refused(errno: i32, times: usize) {
     assert!(seen.iter().all(|seen| *seen == expected), "{seen:?} and not {expected}");
     // The one that cannot be run proves nothing.
     assert_eq!(count, times + 1);
-    assert_eq!(descriptors(), before);
+    assert_eq!(settled_descriptors(), before);
     assert_eq!(asked(None, || listed(&command)), Some((usize::from(times > 1), expected)));
     assert_eq!(children(), [""; 0]);
 }
@@ -359,7 +359,7 @@ fn the_descriptors_of_other_threads_are_theirs() {
             .collect();
         let crowd = with_room(crowd(1000));
         let (done, turns) = (&AtomicBool::new(false), &AtomicUsize::new(0));
-        let before = descriptors();
+        let before = settled_descriptors();
         std::thread::scope(|scope| {
             for word in &words {
                 scope.spawn(|| {
@@ -395,7 +395,7 @@ fn the_descriptors_of_other_threads_are_theirs() {
             done.store(true, Ordering::Relaxed);
             assert!(joined.iter().all(Result::is_ok));
         });
-        assert_eq!(descriptors(), before);
+        assert_eq!(settled_descriptors(), before);
         drop(crowd);
     });
 }
