@@ -228,17 +228,18 @@ impl<R> Process<R> {
     pub(crate) fn judge(&mut self, heard: Result<Output, Error>, deadline: Deadline) -> Result<Heard, Error> {
         match heard {
             Ok(output) => Ok(Heard::End(Box::new(output))),
-            // It has ended at that very moment; what it has said is still to be read.
-            Err(error) if error.is_timeout() && !deadline.has_passed() && self.child.try_wait()?.is_some() => {
-                self.arrival = Deadline::NEVER;
-                Ok(Heard::Nothing)
-            }
-            Err(error) if error.is_timeout() && self.child.try_wait()?.is_none() => {
-                if deadline.has_passed() {
-                    return Err(self.blame(error, Output::default()));
+            Err(error) if error.is_timeout() && !deadline.has_passed() => {
+                // Asked once: it may end at this very moment.
+                if self.child.try_wait()?.is_some() {
+                    // What it has said is still to be read.
+                    self.arrival = Deadline::NEVER;
+                    return Ok(Heard::Nothing);
                 }
                 let never = self.call.state()? == State::Started && self.arrival.has_passed();
                 Ok(if never { Heard::NeverComes } else { Heard::Nothing })
+            }
+            Err(error) if error.is_timeout() && self.child.try_wait()?.is_none() => {
+                Err(self.blame(error, Output::default()))
             }
             Err(error) => {
                 let output = error.output().clone();
