@@ -130,8 +130,9 @@ fn a_wake_goes_to_one_that_lives() {
             process
         };
         let (mut first, mut second, mut third) = (start(1), start(2), start(3));
-        // The one that has waited longest dies, perhaps with the wake.
+        // The one that has waited longest is dead, and the manager may not have seen it when it is woken.
         first.kill().unwrap();
+        first.wait().unwrap();
         {
             let _guard = lock.lock().unwrap();
             items.set(&1).unwrap();
@@ -143,7 +144,6 @@ fn a_wake_goes_to_one_that_lives() {
         items.set(&1).unwrap();
         changed.notify_all().unwrap();
         third.join_timeout(LONG).unwrap();
-        first.wait().unwrap();
         let (guard, woken) = changed.wait_timeout(lock.lock().unwrap(), SHORT);
         assert!(!woken && lock.is_locked().unwrap());
         drop(guard.unwrap());

@@ -154,7 +154,8 @@ impl Condition {
         }
     }
 
-    /// Wakes the one who has waited longest, if anybody waits.
+    /// Wakes the one who has waited longest, if anybody waits. Who was dead by then is passed over; who is killed between the wake and
+    /// the lock takes the wake along, as if it had died a moment later.
     ///
     /// # Errors
     /// As [`Proxy::call`](super::Proxy::call).
