@@ -104,6 +104,8 @@ fn a_run_asks_for_memory_a_few_times() {
     let calls = calls() - before;
     eprintln!("{calls} times");
     let most = if SpawnRoute::current() == SpawnRoute::Portable { 76 } else { 50 };
+    // Verbs that are driven by a scope of their own, for tests, open it each time.
+    let most = if cfg!(procession_awaited) { most + 20 } else { most };
     assert!(calls <= most, "{calls} times");
 }
 
@@ -178,7 +180,9 @@ mod tasks {
             scope.block_on(turns(10, &mut writer)).unwrap();
             let before = calls();
             scope.block_on(turns(1000, &mut writer)).unwrap();
-            assert!(calls() - before <= 2, "{}", calls() - before);
+            // The loop without epoll, which is tested with the portable engine, asks for a list each time.
+            let most = if cfg!(procession_portable) { 5000 } else { 2 };
+            assert!(calls() - before <= most, "{}", calls() - before);
         })
         .unwrap();
     }
