@@ -58,19 +58,26 @@ pub struct Child {
     pub(crate) handle: ProcessHandle,
     /// A conversation that was begun and not finished.
     pub(crate) machine: Option<Box<Machine>>,
-    /// How far that had come, if it was left while it was pending.
-    pub(crate) talk: Option<Box<State>>,
     /// Until when its pipes may stay open; set when a conversation has seen the end of the process.
     pub(crate) drain: Deadline,
     /// Who else gets what it writes.
     pub(crate) tee: Tee,
     /// What its standard output passes through before anybody sees it.
     pub(crate) sieve: Option<Box<Sieve>>,
-    /// Where what memory does not hold will go, until a conversation takes it.
-    pub(crate) spills: Option<Box<Spills>>,
+    /// What few children have.
+    pub(crate) aside: Option<Box<Aside>>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) kill_on_drop: KillOnDrop,
     pub(crate) started: SystemTime,
+}
+
+/// What waits with a child for its next conversation.
+#[derive(Default)]
+pub(crate) struct Aside {
+    /// Where what memory does not hold will go.
+    pub(crate) spills: Option<Spills>,
+    /// How far the last one had come that was left while it was pending.
+    pub(crate) talk: Option<State>,
 }
 
 /// A file for each output stream.
@@ -125,18 +132,17 @@ impl Command {
             terminal: spawned.terminal.map(Box::new),
             handle: spawned.handle,
             machine: None,
-            talk: None,
             drain: Deadline::NEVER,
             tee,
             sieve: None,
-            spills,
+            aside: spills.map(|spills| Box::new(Aside { spills: Some(spills), talk: None })),
             settings: Arc::clone(&self.settings),
             kill_on_drop: if self.kill_on_drop { KillOnDrop::In(std::process::id()) } else { KillOnDrop::No },
             started,
         })
     }
 
-    fn open_spills(&self, streams: &[Option<Stdio>; 3]) -> Result<Option<Box<Spills>>, Error> {
+    fn open_spills(&self, streams: &[Option<Stdio>; 3]) -> Result<Option<Spills>, Error> {
         let [stdout, stderr] = have_ends(streams);
         let open = |has_end: bool, limit: &Option<Limit>| -> Result<_, Error> {
             match limit {
@@ -157,7 +163,7 @@ impl Command {
             return Err(Error::invalid("both streams are to be spilled to the same file"));
         }
         let spills = [open(stdout, stdout_limit)?, open(stderr, stderr_limit)?];
-        Ok(spills.iter().any(Option::is_some).then(|| Box::new(spills)))
+        Ok(spills.iter().any(Option::is_some).then_some(spills))
     }
 }
 

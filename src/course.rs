@@ -21,9 +21,6 @@ pub(crate) struct Ready {
 pub(crate) struct State {
     pub(crate) closing: Closing,
     pub(crate) ready: Ready,
-    /// An end that was ready may still be: nobody has come to the point where nothing more could be moved.
-    pub(crate) is_unsure: bool,
-    pub(crate) is_prepared: bool,
     /// The process has ended; it is not reaped before the conversation is over.
     pub(crate) exited: bool,
     pub(crate) stopper: Option<Box<Stopping>>,
@@ -57,8 +54,6 @@ impl State {
             closing: Closing::from(Cause::Ended),
             // What can be written now need not be waited for; what can be read now is most likely nothing.
             ready: Ready { stdin: true, ..Ready::default() },
-            is_unsure: true,
-            is_prepared: false,
             exited: false,
             stopper: None,
             grown: [false; 3],

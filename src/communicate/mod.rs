@@ -562,7 +562,8 @@ impl Child {
         let [stdout, stderr] = STREAMS.map(|stream| self.limit(stream, purpose));
         let (stdout, stderr) = (self.stdout.is_some().then_some(&stdout), self.stderr.is_some().then_some(&stderr));
         let mut machine = Machine::new(self.stdin.is_some(), stdout, stderr);
-        for (stream, spill) in STREAMS.into_iter().zip(self.spills.take().into_iter().flat_map(|spills| *spills)) {
+        let spills = self.aside.as_mut().and_then(|aside| aside.spills.take());
+        for (stream, spill) in STREAMS.into_iter().zip(spills.into_iter().flatten()) {
             if let Some((path, file)) = spill {
                 machine.spill_to(stream, path, file);
             }

@@ -68,23 +68,27 @@ pub(crate) struct Talk<'a> {
     pub(crate) state: State,
     /// Until when a driver waits for readiness; not at all if nothing is left to wait for.
     pub(super) until: Option<Deadline>,
+    is_prepared: bool,
+    /// An end that was ready may still be: nobody has come to the point where nothing more could be moved.
+    pub(crate) is_unsure: bool,
 }
 
 impl<'a> Talk<'a> {
     /// The conversation, or how far it had come when it was left pending.
     pub(crate) fn new(child: &'a mut Child, machine: &'a mut Machine) -> Talk<'a> {
-        let state = child.talk.take().map_or_else(State::new, |state| *state);
-        Talk::resume(child, machine, state)
+        let left = child.aside.as_mut().and_then(|aside| aside.talk.take());
+        let is_prepared = left.is_some();
+        Talk { is_prepared, is_unsure: !is_prepared, ..Talk::resume(child, machine, left.unwrap_or_else(State::new)) }
     }
 
     /// Leaves it as it is, pending.
     pub(crate) fn leave(self) {
-        self.child.talk = Some(Box::new(self.state));
+        self.child.aside.get_or_insert_default().talk = Some(self.state);
     }
 
     /// The conversation as far as it has come.
     pub(crate) fn resume(child: &'a mut Child, machine: &'a mut Machine, state: State) -> Talk<'a> {
-        Talk { child, machine, state, until: None }
+        Talk { child, machine, state, until: None, is_prepared: false, is_unsure: false }
     }
 
     /// How it ended. Of a conversation that goes on, as if it had.
@@ -94,7 +98,7 @@ impl<'a> Talk<'a> {
 
     /// As [`prepare`](Self::prepare), the first time.
     pub(super) fn prepare_once(&mut self) -> Result<(), Error> {
-        if !std::mem::replace(&mut self.state.is_prepared, true) {
+        if !std::mem::replace(&mut self.is_prepared, true) {
             self.prepare(false)?;
         }
         Ok(())
@@ -146,7 +150,7 @@ impl<'a> Talk<'a> {
                 }
             };
             written.map_err(|error| Error::io("write stdin", error))?;
-            self.state.is_unsure |= !is_full && self.machine.wants_to_write();
+            self.is_unsure |= !is_full && self.machine.wants_to_write();
         }
         // A terminal may have no room for the end of input now; a pipe always has.
         let over = ready.stdin && !self.machine.input_is_open();
@@ -248,7 +252,7 @@ impl<'a> Talk<'a> {
             Trouble::Read(error) => Error::io(step, error),
             Trouble::Spill(path, error) => Error::io("spill to", error).path(path),
         })?;
-        self.state.is_unsure |= !is_dry;
+        self.is_unsure |= !is_dry;
         if ended && let Some(end) = end.take() {
             watch.closing(stream as usize + 1, end.as_fd());
             self.child.handle.span().stream_ended(stream, || self.machine.said(stream, 0).0);

@@ -23,6 +23,8 @@ pub(super) struct Readiness {
     /// When to look at what nobody announces.
     look: Deadline,
     has_waited: bool,
+    /// An end of a conversation that was ready may still be.
+    is_unsure: bool,
 }
 
 /// A source, and the last wait that has asked it.
@@ -49,6 +51,7 @@ impl Readiness {
             alarm: Alarm::default(),
             look: Deadline::NEVER,
             has_waited: false,
+            is_unsure: false,
         }
     }
 
@@ -161,13 +164,14 @@ fn look(entries: &mut [PollFd<'_>]) -> Result<Vec<bool>, Error> {
 
 impl Driver for Readiness {
     fn wait(&mut self, task: &mut Context<'_>, talks: &mut [Talk<'_>]) -> Poll<Result<(), Error>> {
-        let mut is_unsure = talks.iter().any(|talk| talk.state.is_unsure);
+        let mut is_unsure = self.is_unsure | talks.iter().any(|talk| talk.is_unsure);
         let mut wanted = wanted(talks);
         let is_time = self.looks(wanted.looks);
         let until = if is_time { Deadline::now() } else { wanted.until.earlier(self.look) };
         let answers = Readiness::wait(self, task, &mut wanted.entries, until, &mut is_unsure)?;
         let asked = wanted.asked;
-        talks.iter_mut().for_each(|talk| talk.state.is_unsure = is_unsure);
+        self.is_unsure = is_unsure;
+        talks.iter_mut().for_each(|talk| talk.is_unsure = false);
         let Poll::Ready(answers) = answers else { return Poll::Pending };
         answer(talks, asked, answers);
         Poll::Ready(Ok(()))

@@ -133,7 +133,7 @@ impl Entry {
         is_ours: bool,
     ) -> Result<Entry, Error> {
         let mut child = child;
-        let mut state = child.talk.take().map_or_else(State::new, |state| *state);
+        let mut state = child.aside.as_mut().and_then(|aside| aside.talk.take()).unwrap_or_else(State::new);
         state.never_blocks = true;
         let (text, line_max) = (child.settings.text, child.settings.line_max);
         let finder = || text.line_finder(line_max);
