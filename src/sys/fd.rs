@@ -72,8 +72,8 @@ pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     fd
 }
 
-#[cfg(any(feature = "tokio", feature = "async-io"))]
 /// A duplicate that we keep, out of the way at once.
+#[cfg(any(feature = "tokio", feature = "async-io"))]
 pub(crate) fn duplicate_to_keep(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let far = highest_if_crowded().and_then(|_| duplicate_from(fd, FAR).ok());
     let duplicate = far.map_or_else(|| duplicate_from(fd, 3), Ok)?;
