@@ -1,6 +1,10 @@
 //! The same future on every runtime that there is: the own scope, tokio with one thread and with several, `async-io`. Tests that use it begin with `alone!(after drivers::ready, {`.
 
-use std::future::Future;
+use procession::future::sleep;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
 
 /// Runs the case on each of them. What it returns must be `Send`, so that it could be spawned on several threads; there it is.
 pub fn on_all_runtimes<F: Future<Output = ()> + Send + 'static>(case: impl Fn() -> F) {
@@ -42,4 +46,26 @@ pub fn ready() {
 #[cfg(feature = "async-io")]
 pub fn on_async_io<F: Future<Output = ()> + Send + 'static>(case: &impl Fn() -> F) {
     async_io::block_on(case());
+}
+
+/// So long a future is polled that nothing ends.
+const LONG: Duration = Duration::from_secs(40);
+
+/// Polls the future so often, and then drops it unless it is done.
+pub async fn at_most<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    at_most_until(polls, LONG, future).await
+}
+
+/// The same, and not for longer than this.
+pub async fn at_most_until<T>(polls: usize, patience: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut patience, mut left) = (pin!(future), pin!(sleep(patience)), polls);
+    poll_fn(|task| match future.as_mut().poll(task) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending if left <= 1 || patience.as_mut().poll(task).is_ready() => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
 }

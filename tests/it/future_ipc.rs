@@ -1,7 +1,7 @@
 //! What processes share, and pools of workers, awaited: on every runtime the same as the blocking verbs, and nothing is lost or torn wherever
 //! a future is dropped.
 
-use crate::drivers::{on_all_runtimes, ready};
+use crate::drivers::{self, on_all_runtimes, ready};
 use crate::support::alone;
 use procession::future::{block_on, scope, sleep};
 use procession::ipc::{
@@ -27,19 +27,7 @@ const FOREVER: Duration = Duration::from_secs(600);
 
 /// Polls the future so often, and then drops it unless it is done. Others have their turn after that.
 async fn at_most<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
-    let mut left = polls;
-    let answer = {
-        let (mut future, mut patience) = (pin!(future), pin!(sleep(LONG)));
-        poll_fn(|task| match future.as_mut().poll(task) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if left <= 1 || patience.as_mut().poll(task).is_ready() => Poll::Ready(None),
-            Poll::Pending => {
-                left -= 1;
-                Poll::Pending
-            }
-        })
-        .await
-    };
+    let answer = drivers::at_most(polls, future).await;
     if answer.is_none() {
         sleep(Duration::from_micros(100)).await;
     }

@@ -1,7 +1,7 @@
 //! The awaited verbs: on every runtime the same record as the blocking ones, and nothing is lost or left behind wherever a future is
 //! dropped.
 
-use crate::drivers::{on_all_runtimes, on_own_scope, ready};
+use crate::drivers::{at_most, at_most_until, on_all_runtimes, on_own_scope, ready};
 use crate::support::{alone, fixture, is_running, wait_for};
 use crate::talk::pattern;
 use procession::future::{self, Awaited, block_on, idle, scope, sleep};
@@ -223,25 +223,6 @@ fn a_set_and_a_pool_are_awaited() {
 }
 
 // ---- dropped at every point
-
-/// Polls the future so often, and then drops it unless it is done.
-async fn at_most<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
-    at_most_until(polls, LONG, future).await
-}
-
-/// The same, and not for longer than this.
-async fn at_most_until<T>(polls: usize, patience: Duration, future: impl Future<Output = T>) -> Option<T> {
-    let (mut future, mut patience, mut left) = (pin!(future), pin!(sleep(patience)), polls);
-    poll_fn(|task| match future.as_mut().poll(task) {
-        Poll::Ready(result) => Poll::Ready(Some(result)),
-        Poll::Pending if left <= 1 || patience.as_mut().poll(task).is_ready() => Poll::Ready(None),
-        Poll::Pending => {
-            left -= 1;
-            Poll::Pending
-        }
-    })
-    .await
-}
 
 #[test]
 fn a_conversation_dropped_at_any_point_goes_on_without_a_loss() {
